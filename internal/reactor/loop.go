@@ -1,0 +1,230 @@
+//go:build unix
+
+package reactor
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	// batchSize is how many events one wait takes from the kernel. More wait for the next turn: a batch is the unit within
+	// which tasks and timers are delayed.
+	batchSize = 256
+	// scratchSize is the size of a loop's buffer in bytes; it equals the default capacity of a pipe.
+	scratchSize = 64 << 10
+	// keepTasks is the capacity, in tasks, that an emptied task queue keeps; a burst beyond it is given back to the collector.
+	keepTasks = 1024
+	// giveWay is for how many turns a busy loop keeps its processor. A turn with one small message takes some 5 us, giving
+	// way 0.2.
+	giveWay = 16
+)
+
+// Loop is one goroutine and the descriptors registered with it.
+type Loop struct {
+	poller  poller
+	scratch []byte
+	done    chan struct{} // closed when the goroutine has ended
+	epoch   time.Time     // time zero of the wheel
+
+	// Owned by the loop's goroutine.
+	events  []event
+	yielded []event    // who asked to be called again, in the order of Yield; at most once per registration
+	rerun   []event    // those being called
+	running []func()   // tasks being run
+	view    []*segment // a copy of segments, at least as long as any slot the loop has been told of
+	firing  bool       // begin found timers due
+	busy    int        // turns since it gave way
+
+	mu       sync.Mutex
+	closing  bool     // stop was called
+	closed   bool     // the poller is gone
+	blocked  bool     // the goroutine is in, or about to enter, a blocking wait
+	woken    bool     // and has been sent a wake-up
+	tasks    []func() // see Post for why it has no bound
+	segments []*segment
+	free     uint32 // first free slot, noSlot if none
+	wheel    wheel
+}
+
+func newLoop(p poller) *Loop {
+	l := &Loop{
+		poller:  p,
+		scratch: make([]byte, scratchSize),
+		done:    make(chan struct{}),
+		events:  make([]event, batchSize),
+		free:    noSlot,
+		epoch:   time.Now(),
+	}
+	if b, ok := p.(interface{ bind(*sync.Mutex) }); ok {
+		b.bind(&l.mu)
+	}
+	return l
+}
+
+// Scratch returns the loop's buffer of 64 KiB. Its contents are valid until the callback that asked for it returns.
+func (l *Loop) Scratch() []byte { return l.scratch }
+
+// Done is closed when the loop's goroutine has ended. After that nothing runs on the loop any more, and state that belonged
+// to it may be touched by whoever has seen Done.
+func (l *Loop) Done() <-chan struct{} { return l.done }
+
+// Post runs f on the loop's goroutine soon: after the events at hand, before the loop waits again. It is safe from any
+// goroutine, the loop's included, never blocks and keeps the order of one caller's posts. It returns false, and drops f,
+// once the reactor has been closed; a task posted before may still be dropped by Close, see [Loop.Done].
+//
+// The queue has no bound: a poster that had to wait could be a loop waiting for itself, and a dropped task would be a
+// connection that is never closed. Users post a constant number of tasks per connection and message they have bounded
+// elsewhere.
+func (l *Loop) Post(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return false
+	}
+	l.tasks = append(l.tasks, f)
+	l.wakeLocked()
+	return true
+}
+
+// wakeLocked gets the goroutine out of a blocking wait. A loop that is at work looks at its queues before it blocks and
+// needs no system call.
+func (l *Loop) wakeLocked() {
+	if l.blocked && !l.woken {
+		l.woken = true
+		l.poller.wake()
+	}
+}
+
+// stop asks the goroutine to end after the callback it is in.
+func (l *Loop) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closing = true
+	l.wakeLocked()
+}
+
+// run is the life of the loop: turns until stop. One turn, in this order:
+//
+//  1. events of one batch, in the kernel's order; which of them are still meant for someone is checked at the moment of the call
+//  2. handlers that yielded since this step last ran, in the order of their Yield
+//  3. tasks that were posted before the turn began
+//  4. timers that are due
+//
+// What a step posts or yields to itself or to an earlier one runs in the next turn, so no step can starve another. A turn's
+// length is bounded by batchSize times the handlers' own budgets.
+func (l *Loop) run() {
+	defer close(l.done)
+	for {
+		n := l.wait()
+		if !l.begin() {
+			return
+		}
+		l.dispatch(l.events[:n])
+		l.resume()
+		l.runTasks()
+		l.fireTimers()
+	}
+}
+
+// wait takes a batch of events. While there is traffic the first, non-blocking look finds it and the scheduler is not
+// involved at all. If there is none, giving way lets goroutines run that would make work for the loop, and only then does
+// it block, which is what costs the hand-off.
+//
+// A loop that always finds something would never give way, because its system calls are raw: goroutines would wait for the
+// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn, and whenever a handler has used up its
+// budget.
+func (l *Loop) wait() int {
+	n := l.pollOnce(0)
+	if l.busy++; n > 0 && len(l.yielded) == 0 && l.busy < giveWay {
+		return n
+	}
+	l.busy = 0
+	runtime.Gosched()
+	if n > 0 || len(l.yielded) > 0 {
+		return n
+	}
+	l.mu.Lock()
+	timeout := l.timeoutLocked()
+	l.blocked = timeout != 0
+	l.mu.Unlock()
+	if timeout == 0 {
+		return 0
+	}
+	return l.pollOnce(timeout)
+}
+
+// pollOnce waits once. The errors a poller can return mean that its own descriptor or memory is broken; there is no loop
+// without it.
+func (l *Loop) pollOnce(timeout int) int {
+	n, err := l.poller.wait(l.events, timeout)
+	if err != nil {
+		panic(fmt.Sprintf("reactor: wait for events: %v", err))
+	}
+	return n
+}
+
+// timeoutLocked is how long the next wait may block, in milliseconds.
+func (l *Loop) timeoutLocked() int {
+	if len(l.tasks) > 0 || l.closing {
+		return 0
+	}
+	if l.wheel.empty() {
+		return -1
+	}
+	return l.wheel.untilNext(time.Since(l.epoch))
+}
+
+// begin takes over, under one lock for the whole turn, what others have left: tasks, new slots, due timers. It is also what
+// orders the writes of Register before the loop's reads of a slot. False ends the loop.
+func (l *Loop) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocked, l.woken = false, false
+	if l.closing {
+		l.closed = true
+		l.tasks = nil
+		l.wheel.clear()
+		l.poller.close()
+		return false
+	}
+	l.tasks, l.running = l.running[:0], l.tasks
+	l.view = l.segments
+	if !l.wheel.empty() {
+		l.wheel.expire(time.Since(l.epoch))
+		l.firing = l.wheel.due.head != nil
+	}
+	return true
+}
+
+func (l *Loop) dispatch(events []event) {
+	for _, e := range events {
+		if s := l.slot(e.slot); s.gen == e.gen {
+			s.handler.Ready(e.ev)
+		}
+	}
+}
+
+// resume calls the handlers that yielded since it last ran. Those of this turn's events have now let all the other ready
+// ones go first.
+func (l *Loop) resume() {
+	l.rerun, l.yielded = l.yielded, l.rerun[:0]
+	for _, y := range l.rerun {
+		if s := l.slot(y.slot); s.gen == y.gen {
+			s.yielded = false
+			s.handler.Ready(Readable | Writable | Ending)
+		}
+	}
+}
+
+func (l *Loop) runTasks() {
+	for i, f := range l.running {
+		l.running[i] = nil // the queue's array outlives the task
+		f()
+	}
+	if cap(l.running) > keepTasks {
+		l.running = nil
+	}
+}

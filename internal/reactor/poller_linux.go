@@ -1,0 +1,118 @@
+package reactor
+
+import (
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// newSystemPoller makes the poller that New uses.
+func newSystemPoller() (poller, error) { return newEpollPoller() }
+
+// epollPoller watches descriptors with one edge triggered epoll set. The user data of an entry is its slot and generation.
+type epollPoller struct {
+	epfd  int
+	evfd  int // eventfd for wake. Edge triggered too: each write is an edge, so nobody has to read it
+	batch [batchSize]unix.EpollEvent
+}
+
+// watched is what every descriptor is watched for, all the time: changing it would cost a system call each time. EPOLLRDHUP and
+// EPOLLPRI only serve to tell Ending.
+const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | edgeTriggered
+
+const edgeTriggered = 1 << 31 // unix.EPOLLET, which is negative in x/sys
+
+func newEpollPoller() (*epollPoller, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	evfd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		_ = unix.Close(epfd)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	p := &epollPoller{epfd: epfd, evfd: evfd}
+	if err := p.ctl(evfd, unix.EPOLLIN|edgeTriggered, noSlot, 0); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *epollPoller) ctl(fd int, events, slot, gen uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(slot), Pad: int32(gen)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.epfd, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (p *epollPoller) add(fd int, slot, gen uint32) error { return p.ctl(fd, watched, slot, gen) }
+
+// remove cannot fail for a descriptor that is registered and open, which its owner has promised.
+func (p *epollPoller) remove(fd int, _ uint32) {
+	_ = unix.EpollCtl(p.epfd, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+func (p *epollPoller) rearm(uint32, Events) {}
+func (p *epollPoller) edges() bool          { return true }
+
+func (p *epollPoller) wait(into []event, timeout int) (int, error) {
+	n, err := p.epollWait(min(len(into), batchSize), timeout)
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("epoll_pwait", err)
+	}
+	kept := 0
+	for i := range p.batch[:n] {
+		if e := &p.batch[i]; uint32(e.Fd) != noSlot {
+			into[kept] = event{slot: uint32(e.Fd), gen: uint32(e.Pad), ev: fromEpoll(e.Events)}
+			kept++
+		}
+	}
+	return kept, nil
+}
+
+// epollWait asks raw, without telling the scheduler, when the call cannot block.
+func (p *epollPoller) epollWait(size, timeout int) (int, error) {
+	call := syscall.Syscall6
+	if timeout == 0 {
+		call = syscall.RawSyscall6
+	}
+	n, _, errno := call(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd), uintptr(unsafe.Pointer(&p.batch)), uintptr(size),
+		uintptr(timeout), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+func fromEpoll(e uint32) Events {
+	var ev Events
+	if e&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI) != 0 {
+		ev |= Readable
+	}
+	if e&unix.EPOLLOUT != 0 {
+		ev |= Writable
+	}
+	if e&(unix.EPOLLRDHUP|unix.EPOLLPRI) != 0 {
+		ev |= Ending
+	}
+	if e&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		ev |= Readable | Writable | Hangup | Ending
+	}
+	return ev
+}
+
+// wake can only fail when the counter is about to overflow, and then the eventfd is as ready as it can be.
+func (p *epollPoller) wake() {
+	one := [8]byte{0: 1, 7: 0}
+	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(p.evfd), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+func (p *epollPoller) close() {
+	_ = unix.Close(p.epfd)
+	_ = unix.Close(p.evfd)
+}

@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package reactor
+
+// newSystemPoller makes the poller that New uses.
+func newSystemPoller() (poller, error) { return newPollPoller() }
