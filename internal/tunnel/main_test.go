@@ -1,0 +1,215 @@
+//go:build unix
+
+package tunnel
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/selvedge/selvedge/internal/reactor"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// mode is one way that a tunnel can work. All of them pass the same tests.
+type mode struct {
+	name     string
+	engine   Engine
+	reactor  func(loops int) (*reactor.Reactor, error)
+	userland bool // the client's connection has no descriptor
+}
+
+var modes = []mode{
+	{name: "auto", engine: Auto, reactor: reactor.New},
+	{name: "copy", engine: Copy, reactor: reactor.New},
+	{name: "splice", engine: Splice, reactor: reactor.New},
+	{name: "poll", engine: Auto, reactor: reactor.NewPortable},
+	{name: "goroutines", engine: Auto, reactor: reactor.New, userland: true},
+}
+
+// rig is a relay under test.
+type rig struct {
+	mode
+	relay *Relay
+}
+
+// inEachMode runs a test in every mode and checks that it left nothing behind: descriptors, goroutines, tunnels, pipes.
+func inEachMode(t *testing.T, loops int, cfg Config, test func(t *testing.T, r *rig)) {
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) { inMode(t, m, loops, cfg, test) })
+	}
+}
+
+func inMode(t *testing.T, m mode, loops int, cfg Config, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	descriptors, goroutines := openDescriptors(t), runtime.NumGoroutine()
+	re, err := m.reactor(loops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Reactor, cfg.Engine = re, m.engine
+	relay, err := NewRelay(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	test(t, &rig{mode: m, relay: relay})
+	if err := relay.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := re.Close(); err != nil {
+		t.Error(err)
+	}
+	if n, pipes := relay.Len(), relay.pipes.Load(); n != 0 || pipes != 0 {
+		t.Errorf("%d tunnels and %d pipes are left", n, pipes)
+	}
+	eventually(t, "descriptors and goroutines back to the start", func() bool {
+		return openDescriptors(t) == descriptors && runtime.NumGoroutine() <= goroutines
+	})
+}
+
+// joined is a tunnel and the far ends of its two connections.
+type joined struct {
+	client, backend *net.TCPConn
+	tunnel          *Tunnel
+	closed          chan Summary
+}
+
+// early is what Join is told has been read already.
+type early struct{ fromClient, fromBackend []byte }
+
+func (r *rig) join(t testing.TB, e early) *joined {
+	t.Helper()
+	farClient, nearClient := tcpConns(t)
+	farBackend, nearBackend := tcpConns(t)
+	j := &joined{client: farClient, backend: farBackend, closed: make(chan Summary, 2)}
+	var err error
+	j.tunnel, err = r.relay.Join(End{Conn: r.dress(nearClient), Early: e.fromClient}, End{Conn: nearBackend, Early: e.fromBackend},
+		func(s Summary) { j.closed <- s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// end closes the far ends and returns how the tunnel ended.
+func (j *joined) end(t testing.TB) Summary {
+	t.Helper()
+	_ = j.client.Close()
+	_ = j.backend.Close()
+	return receive(t, j.closed)
+}
+
+// dress hides the descriptor, as TLS does.
+func (r *rig) dress(c *net.TCPConn) net.Conn {
+	if r.userland {
+		return undescribed{c, c}
+	}
+	return c
+}
+
+type undescribed struct {
+	net.Conn
+	tcp *net.TCPConn
+}
+
+func (u undescribed) CloseWrite() error { return u.tcp.CloseWrite() }
+func (u undescribed) NetConn() net.Conn { return u.tcp }
+
+// tcpConns returns the two ends of a TCP connection.
+func tcpConns(t testing.TB) (far, near *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+func receive[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		buf := make([]byte, 1<<16)
+		t.Fatalf("nothing came for %v\n%s", patience, buf[:runtime.Stack(buf, true)])
+	}
+	return v
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// expect reads exactly the text.
+func expect(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, len(text))
+	if n, err := io.ReadFull(c, buf); err != nil || string(buf) != text {
+		t.Fatalf("read %q, %v, want %q", buf[:n], err, text)
+	}
+}
+
+// expectError reads until an error, which must be the wanted one.
+func expectError(t testing.TB, c net.Conn, want error) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, c)
+	if err == nil {
+		err = io.EOF
+	}
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+func say(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	names, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		t.Skip("no /dev/fd here")
+	}
+	return len(names)
+}
+
+// onLoop runs f on the loop of the i-th shard and waits for it.
+func (r *rig) onLoop(t testing.TB, i int, f func(s *shard)) {
+	t.Helper()
+	done := make(chan struct{})
+	s := r.relay.shards[i]
+	s.loop.Post(func() { f(s); close(done) })
+	receive(t, done)
+}
