@@ -1,0 +1,11 @@
+// Package admin is the operator's listener of an edge or a backend: health, readiness, metrics, profiles, and whatever pages its
+// owner adds.
+//
+//	/healthz       200 while the process runs
+//	/readyz        200 while Ready returns nil, else 503 with the reason
+//	/metrics       Prometheus
+//	/debug/pprof/  Go's profiles
+//
+// With a token everything but /healthz and /readyz asks for it, as a bearer token. A listener that strangers could reach is refused
+// without one: see [CheckExposure].
+package admin

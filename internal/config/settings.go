@@ -1,0 +1,90 @@
+package config
+
+import "time"
+
+// Settings is the file's shape; its keys are the koanf tags. What is absent is zero, and takes the default of the package it is for.
+type Settings struct {
+	Listen []struct {
+		Addr string `koanf:"addr"`
+	} `koanf:"listen"`
+	Admin          Admin              `koanf:"admin"`
+	Consul         *Consul            `koanf:"consul"`
+	Backends       string             `koanf:"backends"` // ID=HOST:PORT[/RPCPORT][*WEIGHT],...
+	Registry       string             `koanf:"registry"` // path of a registry file
+	Routes         []Route            `koanf:"routes"`
+	Services       map[string]Service `koanf:"services"`
+	Limits         Limits             `koanf:"limits"`
+	TrustedProxies []string           `koanf:"trusted_proxies"`
+	Backend        Backend            `koanf:"backend"`
+	Engine         string             `koanf:"engine"`
+	Name           string             `koanf:"name"` // X-Selvedge-Edge
+	StateDir       string             `koanf:"state_dir"`
+	DrainTimeout   time.Duration      `koanf:"drain_timeout"`
+
+	file string // for errors
+}
+
+// Admin is the operator's listener.
+type Admin struct {
+	Addr      string `koanf:"addr"`
+	TokenFile string `koanf:"token_file"`
+}
+
+// Consul says how to reach Consul.
+type Consul struct {
+	Addr       string `koanf:"addr"`
+	TokenFile  string `koanf:"token_file"`
+	Datacenter string `koanf:"datacenter"`
+	Tag        string `koanf:"tag"`
+	Stale      bool   `koanf:"stale"`
+}
+
+// Route sends requests to a service.
+type Route struct {
+	Host      string        `koanf:"host"`
+	Path      string        `koanf:"path"`
+	Service   string        `koanf:"service"`
+	Key       string        `koanf:"key"`
+	Timeout   time.Duration `koanf:"timeout"`
+	BodyBytes int64         `koanf:"body_bytes"`
+}
+
+// Service is how an edge treats the members of a service.
+type Service struct {
+	ConnectTimeout  time.Duration `koanf:"connect_timeout"`
+	ResponseTimeout time.Duration `koanf:"response_timeout"`
+	Retries         int           `koanf:"retries"`
+}
+
+// Limits are per process.
+type Limits struct {
+	Sessions    int `koanf:"sessions"`
+	HeaderBytes int `koanf:"header_bytes"`
+}
+
+// Backend is for `selvedge backend`.
+type Backend struct {
+	ID           string `koanf:"id"`
+	Listen       string `koanf:"listen"`
+	Advertise    string `koanf:"advertise"`
+	Service      string `koanf:"service"`
+	Weight       int    `koanf:"weight"`
+	OnMove       string `koanf:"on_move"`
+	Move         Move   `koanf:"move"`
+	RPC          RPC    `koanf:"rpc"`
+	MessageBytes int    `koanf:"message_bytes"`
+	QueueBytes   int    `koanf:"queue_bytes"`
+}
+
+// Move is the pace at which sessions are closed when their users move.
+type Move struct {
+	Spread       time.Duration `koanf:"spread"`
+	MaxPerSecond float64       `koanf:"max_per_second"`
+}
+
+// RPC is the listener of the push service.
+type RPC struct {
+	Addr          string `koanf:"addr"`
+	TokenFile     string `koanf:"token_file"`
+	PeerTokenFile string `koanf:"peer_token_file"`
+}

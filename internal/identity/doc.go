@@ -1,0 +1,23 @@
+// Package identity finds out whose request this is: it reads the user id that a route's key expression points at.
+//
+//	key, err := identity.ParseKey("query:user,cookie:uid")   // once, when the configuration is read
+//	head := identity.FromHTTP(r)
+//	user, err := key.UserID(&head)                           // per request; err is an *identity.Error
+//
+// An expression is a list of sources, separated by commas; the first one that is present in the request wins, and what it
+// holds must be a valid user id, else the request is refused: a bad id never falls through to the next source.
+//
+//	query:NAME    parameter of the query string, decoded as forms are (%XX, and + for a space)
+//	header:NAME   value of a header field, as sent
+//	cookie:NAME   value of a cookie, as sent, without the double quotes that may surround it
+//	path:N        N-th segment of the path, counted from 1, percent-decoded; an empty segment counts as absent
+//	jwt:CLAIM     claim of a verified token; never together with sources that anyone can write
+//	ip            address of the client
+//	none          no user: any healthy member will do
+//
+// A user id is 1 to 256 bytes of valid UTF-8 without control characters and is compared byte by byte: no case folding, no
+// normalisation. A source that holds two different values is refused as ambiguous, since the edge and the backend
+// might each believe another one.
+//
+// The package does no I/O and holds no state; a [Key] is immutable and safe for concurrent use.
+package identity
