@@ -1,0 +1,235 @@
+package edge
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/identity"
+	"github.com/selvedge/selvedge/internal/tunnel"
+)
+
+// Membership says where the members of the services come from: exactly one of its fields is set.
+type Membership = discovery.Membership
+
+// Defaults of Config, where the field is zero.
+const (
+	DefaultAddr            = ":8080"
+	DefaultAdminAddr       = "127.0.0.1:8081"
+	DefaultService         = "default"
+	DefaultKey             = "query:user"
+	DefaultConnectTimeout  = time.Second
+	DefaultResponseTimeout = 5 * time.Second
+	DefaultRetries         = 2
+	DefaultRouteTimeout    = 60 * time.Second
+	DefaultDrainTimeout    = 60 * time.Second
+	DefaultHeaderBytes     = 16 << 10
+)
+
+// Config is what an edge is made of. [New] copies and checks it; changing it afterwards has no effect. The only field without a
+// default is Membership.
+type Config struct {
+	Listen []Listener // where clients connect; default: one on DefaultAddr
+	Admin  Admin
+
+	Routes   []Route                  // default: one that takes every host and path
+	Services map[string]ServiceConfig // by name; a service without an entry has the defaults
+
+	Membership Membership
+
+	Engine       string        // how tunnels move bytes: "auto" (default), "copy" or "splice"
+	DrainTimeout time.Duration // how long sessions may go on when Run's context has ended; default 60 s, negative: not at all
+	HeaderBytes  int           // largest request head, in bytes; default 16,384
+	Sessions     int           // most sessions at once; default, and upper bound: what the descriptor limit allows
+	Name         string        // X-Selvedge-Edge; default: the host's name
+	StateDir     string        // directory of the edge's own, for what is to outlive a restart; "": nothing is kept
+
+	// TrustedProxies are the networks whose word on X-Forwarded-*, Forwarded and X-Request-Id is taken. Default: none.
+	TrustedProxies []netip.Prefix
+
+	// AdminHandler serves all paths of the admin listener that start with /selvedge. (the RPC of the push service). nil: 404.
+	AdminHandler http.Handler
+
+	Metrics *prometheus.Registry // takes the edge's metrics and is what /metrics shows; default: one of its own
+	Logger  *zap.Logger          // default: silent
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Addr      string       // host:port; port 0: any free one
+	Inherited net.Listener // already listening (systemd, a predecessor, a test): used in place of Addr; Run closes it
+}
+
+// Admin is the operator's listener.
+type Admin struct {
+	Addr      string       // host:port; default DefaultAdminAddr; "off": none
+	Inherited net.Listener // already listening: used in place of Addr; Run closes it
+	Token     string       // asked for as a bearer token for all but /healthz and /readyz; must be set off loopback
+}
+
+// Route sends requests to a service. Of the routes that match, the most specific host wins (exact, then the longest *.suffix, then
+// none), and among those the longest path. A path is a prefix, compared byte by byte as nginx's locations are: "/ws" takes
+// /ws, /ws/x and /wsx; "/ws/" takes /ws/x, but not /ws. It is compared with the request's path after percent-decoding,
+// merging of slashes and resolving of dot segments, so that no spelling of a path escapes its route.
+type Route struct {
+	Host    string // "chat.example.com", "*.example.com" (any number of labels, at least one), or "": any
+	Path    string // default "/"
+	Service string // default DefaultService
+	Key     string // who the user is, as in the package identity; default DefaultKey
+
+	Timeout   time.Duration // of plain HTTP: from the request's last byte to the first of the answer; default 60 s
+	BodyBytes int64         // of plain HTTP: largest request body; 0: no limit (bodies are streamed, not held)
+}
+
+// ServiceConfig is how to treat the members of a service.
+type ServiceConfig struct {
+	ConnectTimeout  time.Duration // to open a connection to one member; default 1 s
+	ResponseTimeout time.Duration // from there to the head of its answer to an upgrade; default 5 s
+	Retries         int           // successors tried after the owner; default 2, negative: none
+}
+
+// withDefaults returns a copy of c that shares nothing mutable with it, with every default filled in.
+func (c Config) withDefaults() Config {
+	if len(c.Listen) == 0 {
+		c.Listen = []Listener{{Addr: DefaultAddr}}
+	}
+	if len(c.Routes) == 0 {
+		c.Routes = []Route{{}}
+	}
+	c.Listen = slices.Clone(c.Listen)
+	c.Routes = slices.Clone(c.Routes)
+	c.TrustedProxies = slices.Clone(c.TrustedProxies)
+	c.Services = maps.Clone(c.Services)
+	if c.Services == nil {
+		c.Services = make(map[string]ServiceConfig)
+	}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		r.Path = cmp.Or(r.Path, "/")
+		r.Service = cmp.Or(r.Service, DefaultService)
+		r.Key = cmp.Or(r.Key, DefaultKey)
+		r.Timeout = cmp.Or(r.Timeout, DefaultRouteTimeout)
+		c.Services[r.Service] = c.Services[r.Service].withDefaults()
+	}
+	c.Admin.Addr = cmp.Or(c.Admin.Addr, DefaultAdminAddr)
+	c.DrainTimeout = max(0, cmp.Or(c.DrainTimeout, DefaultDrainTimeout))
+	c.HeaderBytes = cmp.Or(c.HeaderBytes, DefaultHeaderBytes)
+	if c.Name == "" {
+		c.Name, _ = os.Hostname() // without a name of its own an edge is "edge"
+		c.Name = cmp.Or(c.Name, "edge")
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Metrics == nil {
+		c.Metrics = newRegistry()
+	}
+	return c
+}
+
+func (s ServiceConfig) withDefaults() ServiceConfig {
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, DefaultConnectTimeout)
+	s.ResponseTimeout = cmp.Or(s.ResponseTimeout, DefaultResponseTimeout)
+	s.Retries = cmp.Or(s.Retries, DefaultRetries)
+	return s
+}
+
+// attempts is how many members may be asked for one request.
+func (s ServiceConfig) attempts() int { return 1 + max(0, s.Retries) }
+
+// check says everything that is wrong with c, which has its defaults.
+func (c Config) check() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for i, l := range c.Listen {
+		if l.Inherited == nil {
+			if _, _, err := net.SplitHostPort(l.Addr); err != nil {
+				fail("Listen[%d].Addr %q: want HOST:PORT or :PORT", i, l.Addr)
+			}
+		}
+	}
+	if err := c.Admin.check(); err != nil {
+		fail("Admin: %w", err)
+	}
+	for i, r := range c.Routes {
+		if err := r.check(); err != nil {
+			fail("Routes[%d]: %w", i, err)
+		}
+	}
+	for name, s := range c.Services {
+		if s.ConnectTimeout < 0 || s.ResponseTimeout < 0 {
+			fail("Services[%q]: a timeout is negative; leave it zero for the default", name)
+		}
+	}
+	if _, err := tunnel.ParseEngine(cmp.Or(c.Engine, "auto")); err != nil {
+		fail("Engine: %w", err)
+	}
+	if c.HeaderBytes < 1024 {
+		fail("HeaderBytes %d: want at least 1024; browsers send that much", c.HeaderBytes)
+	}
+	if c.Sessions < 0 {
+		fail("Sessions %d: want 0 (as many as there are descriptors for) or more", c.Sessions)
+	}
+	if !validFieldValue(c.Name) || strings.TrimSpace(c.Name) != c.Name {
+		fail("Name %q: cannot stand in a header field", c.Name)
+	}
+	for i, p := range c.TrustedProxies {
+		if !p.IsValid() {
+			fail("TrustedProxies[%d]: not a network, like 10.0.0.0/8", i)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r Route) check() error {
+	if host, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(host, "*/:@ ") || r.Host == "*." {
+		return fmt.Errorf("Host %q: want a name without port, *. before a name, or nothing for any host", r.Host)
+	}
+	if clean, ok := cleanPath(r.Path); !ok || clean != r.Path {
+		return fmt.Errorf("Path %q: want a prefix that starts with /, percent-decoded, without // and dot segments", r.Path)
+	}
+	if r.Timeout < 0 {
+		return fmt.Errorf("Timeout %v is negative; leave it zero for the default", r.Timeout)
+	}
+	if r.BodyBytes < 0 {
+		return fmt.Errorf("BodyBytes %d is negative; leave it zero for no limit", r.BodyBytes)
+	}
+	key, err := identity.ParseKey(r.Key)
+	if err != nil {
+		return err
+	}
+	if key.NeedsAuth() {
+		return fmt.Errorf("key %q: %w", r.Key, identity.ErrNeedsAuth)
+	}
+	return nil
+}
+
+func (a Admin) check() error {
+	addr := a.Addr
+	switch {
+	case a.Inherited != nil:
+		if a.Inherited.Addr().Network() == "unix" {
+			return nil // the file's permissions say who may connect
+		}
+		addr = a.Inherited.Addr().String()
+	case addr == "off":
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf(`Addr %q: want HOST:PORT, or "off" for no admin listener`, addr)
+	}
+	return admin.CheckExposure(addr, a.Token, "Admin.Token (admin.token_file)")
+}

@@ -1,0 +1,277 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/reactor"
+	"github.com/selvedge/selvedge/internal/tunnel"
+)
+
+const (
+	headTimeout      = 10 * time.Second // for a client to send a request's head
+	keepAliveTimeout = 75 * time.Second // for a client to send its next request
+	farewell         = 5 * time.Second  // for connections to end in order once they have been told to
+)
+
+// Edge is a running, or runnable, edge. Its exported methods are safe for concurrent use.
+type Edge struct {
+	cfg     Config // checked, with defaults; not changed
+	log     *zap.Logger
+	httpLog *stdlog.Logger // net/http's complaints about clients, at debug level
+	engine  tunnel.Engine
+	metrics *metrics
+
+	services   map[string]*service // those that routes name
+	live       atomic.Pointer[live]
+	sessions   *sessions
+	transports transports
+
+	relay    atomic.Pointer[tunnel.Relay] // nil before Run
+	draining atomic.Bool
+	running  atomic.Bool
+
+	ready     chan struct{} // closed once the two below are set
+	addrs     []net.Addr
+	adminAddr net.Addr
+}
+
+// New returns an edge made of cfg. The error names each field that is wrong, and what would be right. Nothing is opened yet.
+func New(cfg Config) (*Edge, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	engine, err := tunnel.ParseEngine(cfg.Engine)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	e := &Edge{
+		cfg:        cfg,
+		log:        cfg.Logger,
+		engine:     engine,
+		services:   make(map[string]*service),
+		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
+		transports: transports{pool: make(map[transportKey]*http.Transport)},
+		ready:      make(chan struct{}),
+	}
+	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	for _, r := range cfg.Routes {
+		if e.services[r.Service] != nil {
+			continue
+		}
+		if e.services[r.Service], err = newService(r.Service, cfg.Services[r.Service], cfg.Membership, cfg.Logger); err != nil {
+			return nil, fmt.Errorf("edge: members of service %q: %w", r.Service, err)
+		}
+	}
+	table, err := newRoutes(cfg.Routes, e.services)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	e.live.Store(&live{routes: table, headerBytes: cfg.HeaderBytes, proxies: cfg.TrustedProxies})
+	if e.metrics, err = newMetrics(e); err != nil {
+		return nil, fmt.Errorf("edge: Metrics holds an edge's metrics already; each edge needs a registry of its own: %w", err)
+	}
+	for name, s := range e.services {
+		s.dialFailures = e.metrics.dialFailures.WithLabelValues(name)
+	}
+	return e, nil
+}
+
+// Ready is closed when the edge listens. It stays open if Run fails before that.
+func (e *Edge) Ready() <-chan struct{} { return e.ready }
+
+// Addr is where the first listener listens; nil before Ready.
+func (e *Edge) Addr() net.Addr {
+	select {
+	case <-e.ready:
+		return e.addrs[0]
+	default:
+		return nil
+	}
+}
+
+// AdminAddr is where the admin listener listens; nil before Ready, or where it is off.
+func (e *Edge) AdminAddr() net.Addr {
+	select {
+	case <-e.ready:
+		return e.adminAddr
+	default:
+		return nil
+	}
+}
+
+// Sessions is how many sessions are open.
+func (e *Edge) Sessions() int {
+	e.sessions.mu.Lock() // the place of a session that this does not count any more is free
+	defer e.sessions.mu.Unlock()
+	var n int64
+	for _, s := range e.services {
+		n += s.open.Load()
+	}
+	return int(n)
+}
+
+// Run listens and serves until ctx ends, then drains: readiness fails, no connection is accepted any more, and sessions and requests may
+// go on for DrainTimeout; those left are ended at a pace with a FIN. It returns nil once all of that is done, or the error that kept
+// it from working. It is called once.
+func (e *Edge) Run(ctx context.Context) (err error) {
+	if e.running.Swap(true) {
+		return errors.New("edge: Run has been called already; make another Edge")
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("edge: %w", err)
+		}
+	}()
+	listeners, admin, err := e.listen(ctx)
+	if err != nil {
+		return err
+	}
+	loops, err := reactor.New(0)
+	if err != nil {
+		closeAll(listeners, admin)
+		return err
+	}
+	relay, err := tunnel.NewRelay(tunnel.Config{Reactor: loops, Engine: e.engine})
+	if err != nil {
+		closeAll(listeners, admin)
+		return errors.Join(err, loops.Close())
+	}
+	e.relay.Store(relay)
+
+	// Everything below ends when work does: after the drain.
+	work, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	failed := make(chan error, len(e.services)+len(listeners)+1) // room for one of each
+	start := func(f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	for _, s := range e.services {
+		start(func() error {
+			if err := s.view.Run(work); err != nil {
+				return fmt.Errorf("members of service %q: %w", s.name, err)
+			}
+			return nil
+		})
+	}
+	public := e.publicServer(work)
+	for _, ln := range listeners {
+		start(func() error { return ignoreClosed(public.Serve(newListener(ln, e.metrics, e.log))) })
+	}
+	adminServer := e.adminServer(work)
+	if admin != nil {
+		start(func() error { return ignoreClosed(adminServer.Serve(admin)) })
+	}
+	close(e.ready)
+	e.log.Info("edge is listening", zap.Stringer("addr", e.addrs[0]), zap.Any("admin", e.adminAddr), zap.Int("sessions_limit", e.sessions.limit))
+
+	patience := e.cfg.DrainTimeout
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		patience = 0
+	}
+	e.drain(public, relay, patience)
+
+	stop()
+	_ = adminServer.Close() // closes listeners and connections; nobody is left to hear of a failure
+	e.transports.close()
+	wg.Wait()
+	return errors.Join(err, loops.Close())
+}
+
+// drain ends what clients are connected to.
+func (e *Edge) drain(public *http.Server, relay *tunnel.Relay, patience time.Duration) {
+	e.draining.Store(true)
+	empty := e.sessions.close()
+	e.log.Info("edge is draining", zap.Int("sessions", e.Sessions()), zap.Duration("at_most", patience))
+
+	deadline, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if public.Shutdown(deadline) != nil { // returns when no request is under way any more
+		_ = public.Close() // requests break off
+	}
+	select {
+	case <-empty:
+	case <-deadline.Done():
+		e.sessions.cutAll()
+		wait := time.NewTimer(farewell)
+		defer wait.Stop()
+		select {
+		case <-empty:
+		case <-wait.C: // peers that do not close their side
+		}
+	}
+	if err := relay.Close(); err != nil {
+		e.log.Warn("the relay did not close in order", zap.Error(err))
+	}
+}
+
+// listen opens all listeners, or none.
+func (e *Edge) listen(ctx context.Context) (listeners []net.Listener, admin net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(listeners, admin)
+		}
+	}()
+	for _, l := range e.cfg.Listen {
+		ln, err := listen(ctx, l.Addr, l.Inherited)
+		if err != nil {
+			return listeners, nil, err
+		}
+		listeners = append(listeners, ln)
+		e.addrs = append(e.addrs, ln.Addr())
+	}
+	if a := e.cfg.Admin; a.Addr != "off" || a.Inherited != nil {
+		if admin, err = listen(ctx, a.Addr, a.Inherited); err != nil {
+			return listeners, nil, fmt.Errorf("admin: %w", err)
+		}
+		e.adminAddr = admin.Addr()
+	}
+	return listeners, admin, nil
+}
+
+func closeAll(listeners []net.Listener, admin net.Listener) {
+	for _, ln := range append(listeners, admin) {
+		if ln != nil {
+			_ = ln.Close() // it was never used
+		}
+	}
+}
+
+func (e *Edge) publicServer(work context.Context) *http.Server {
+	return &http.Server{
+		Handler:                      e,
+		ReadHeaderTimeout:            headTimeout,
+		IdleTimeout:                  keepAliveTimeout,
+		MaxHeaderBytes:               e.cfg.HeaderBytes,
+		ErrorLog:                     e.httpLog,
+		BaseContext:                  func(net.Listener) context.Context { return work },
+		ConnContext:                  connContext,
+		ConnState:                    connState,
+		DisableGeneralOptionsHandler: true, // OPTIONS * has no path, and so no route
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,97 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/selvedge/selvedge/internal/identity"
+)
+
+// exchange is one request on its way through the edge: what has been found out about it so far. One goroutine uses it.
+type exchange struct {
+	id      string // X-Request-Id
+	started time.Time
+	live    *live // the configuration that this request is treated by from start to end
+	trusted bool  // the peer is a trusted proxy
+	upgrade bool
+	head    identity.RequestHead
+
+	// Known once resolve has returned nil.
+	route *route
+	user  string // "": none
+}
+
+// ServeHTTP decides what a request is: an upgrade to WebSocket or plain HTTP.
+func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := e.begin(r)
+	switch {
+	case headBytes(r) > x.live.headerBytes:
+		if x.upgrade {
+			e.metrics.upgraded("", refuseHead.status, x.started)
+		} else {
+			e.metrics.requests.WithLabelValues("", codeLabel(refuseHead.status)).Inc()
+		}
+		e.refuse(w, x, refuseHead)
+	case x.upgrade:
+		e.upgrade(w, r, x)
+	default:
+		e.plain(w, r, x)
+	}
+}
+
+func (e *Edge) begin(r *http.Request) *exchange {
+	x := &exchange{started: time.Now(), live: e.live.Load(), head: identity.FromHTTP(r), upgrade: wantsWebSocket(r)}
+	if c, ok := r.Context().Value(clientConnKey{}).(*clientConn); ok {
+		c.answering.Store(true)
+	}
+	x.trusted = x.live.trusts(x.head.Client)
+	if x.trusted {
+		x.head.Client = x.live.client(x.head.Client, r.Header["X-Forwarded-For"])
+	}
+	x.id = requestID(r.Header, x.trusted)
+	return x
+}
+
+// resolve finds the route and the user.
+func (x *exchange) resolve(r *http.Request) *refusal {
+	if r.Method == http.MethodConnect || r.URL.Opaque != "" || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https" {
+		return refuseTarget
+	}
+	if !validFieldValue(r.Host) || strings.ContainsAny(r.Host, " \t\"\\/@,") {
+		return refuseHost // net/http lets more through than a name and a port; backends read such things in different ways
+	}
+	path, ok := cleanPath(x.head.Path)
+	if !ok {
+		return refusePath
+	}
+	if x.route = x.live.routes.find(x.head.Host, path); x.route == nil {
+		return refuseNoRoute
+	}
+	user, err := x.route.key.UserID(&x.head)
+	if err != nil {
+		return &refusal{http.StatusBadRequest, badUser, err.Error(), true}
+	}
+	x.user = user
+	return nil
+}
+
+// service is the name of the service found, for metrics.
+func (x *exchange) service() string {
+	if x.route == nil {
+		return ""
+	}
+	return x.route.service.name
+}
+
+// headBytes is the size of r's head written plainly: what surplus white space a client adds is not counted here, but by net/http, whose
+// limit is 4 KiB higher.
+func headBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(" HTTP/1.1\r\n") + 1 + len("Host: \r\n") + len(r.Host) + len("\r\n")
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}

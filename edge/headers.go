@@ -1,0 +1,162 @@
+package edge
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// hopByHop are the fields that belong to one connection, RFC 9110 section 7.6.1, and the older ones that proxies have always dropped;
+// those that Connection lists belong to them too.
+var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+	"Transfer-Encoding", "Upgrade", "Http2-Settings"}
+
+func removeHopByHop(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+}
+
+// backendHeader returns the fields of r as its backend is to see them: without hop-by-hop fields and what only the edge may
+// say, and with what the edge says.
+func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
+	h := r.Header.Clone()
+	removeHopByHop(h)
+	removeOurs(h, x.trusted)
+
+	if x.user != "" {
+		h["X-Selvedge-User"] = []string{escapeUser(x.user)}
+	}
+	h["X-Selvedge-Edge"] = []string{e.cfg.Name}
+	h["X-Request-Id"] = []string{x.id}
+
+	peer := x.head.Peer.Addr().Unmap().WithZone("")
+	proto := "http"
+	if r.TLS != nil {
+		proto = "https"
+	}
+	if peer.IsValid() {
+		h["X-Forwarded-For"] = []string{strings.Join(append(h["X-Forwarded-For"], peer.String()), ", ")}
+	}
+	h["Forwarded"] = []string{strings.Join(append(h["Forwarded"], forwardedElement(peer, r.Host, proto)), ", ")}
+	if len(h["X-Forwarded-Proto"]) != 1 {
+		h["X-Forwarded-Proto"] = []string{proto}
+	}
+	if len(h["X-Forwarded-Host"]) != 1 {
+		h["X-Forwarded-Host"] = []string{r.Host}
+	}
+	return h
+}
+
+// removeOurs deletes what a backend takes for the edge's word. Backends that map fields to variables (CGI and all after it) cannot tell
+// X_Selvedge_User from X-Selvedge-User, so that every spelling counts; a trusted proxy's word counts in the proper one.
+func removeOurs(h http.Header, trusted bool) {
+	for name := range h {
+		plain := plainName(name)
+		ours := strings.HasPrefix(plain, "x-selvedge-")
+		forwarding := plain == "forwarded" || plain == "x-request-id" || strings.HasPrefix(plain, "x-forwarded-")
+		if ours || forwarding && !(trusted && strings.EqualFold(plain, name)) {
+			delete(h, name)
+		}
+	}
+}
+
+// plainName folds the spellings of a field's name: lower case, and a hyphen for whatever is no letter or digit.
+func plainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z' || '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, name)
+}
+
+// escapeUser percent-encodes all but the unreserved characters of RFC 3986 section 2.3.
+func escapeUser(user string) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(user); i++ {
+		c := user[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(digits[c>>4])
+		b.WriteByte(digits[c&15])
+	}
+	return b.String()
+}
+
+// forwardedElement is an element of Forwarded, RFC 7239.
+func forwardedElement(peer netip.Addr, host, proto string) string {
+	var b strings.Builder
+	switch {
+	case !peer.IsValid():
+		b.WriteString("for=unknown")
+	case peer.Is6():
+		b.WriteString(`for="[` + peer.String() + `]"`)
+	default:
+		b.WriteString("for=" + peer.String())
+	}
+	if host != "" && !strings.ContainsAny(host, "\"\\") { // a Host holds neither; RFC 7230 wants anything else quoted
+		b.WriteString(`;host="` + host + `"`)
+	}
+	b.WriteString(";proto=" + proto)
+	return b.String()
+}
+
+// requestID is what a trusted proxy says, if it is sane: it ends in logs. Else it is new: 16 random bytes in hexadecimal.
+func requestID(h http.Header, trusted bool) string {
+	if ids := h["X-Request-Id"]; trusted && len(ids) == 1 && saneID(ids[0]) {
+		return ids[0]
+	}
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func saneID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~:+/=@", c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasToken tells whether a list field holds the token, in any case.
+func hasToken(values []string, token string) bool {
+	for _, line := range values {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// validFieldValue tells whether v can stand in a field without ending it: RFC 9110 section 5.5.
+func validFieldValue(v string) bool {
+	for i := 0; i < len(v); i++ {
+		if c := v[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,235 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/discovery"
+)
+
+// plain passes a request that is no upgrade to the member that the user's sessions are on.
+func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
+	count := &statusWriter{ResponseWriter: w, code: statusClientGone}
+	defer func() { e.metrics.requests.WithLabelValues(x.service(), codeLabel(count.code)).Inc() }()
+	if no := x.resolve(r); no != nil {
+		e.refuse(count, x, no)
+		return
+	}
+	if limit := x.route.bodyBytes; limit > 0 {
+		if r.ContentLength > limit {
+			e.refuse(count, x, refuseBody)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+	}
+	candidates := x.route.service.candidates(x.user)
+	if len(candidates) == 0 {
+		e.refuse(count, x, refuseNoMember)
+		return
+	}
+	// Not one field of an upgrade goes on, so that no answer can turn this connection into a raw pipe.
+	r.Header.Del("Upgrade")
+	f := &forwarder{edge: e, x: x, candidates: candidates, transport: e.transport(x.route)}
+	proxy := httputil.ReverseProxy{
+		Rewrite:      f.rewrite,
+		Transport:    f,
+		BufferPool:   copyBuffers{},
+		ErrorLog:     e.httpLog,
+		ErrorHandler: f.failed,
+	}
+	proxy.ServeHTTP(count, r)
+}
+
+// forwarder brings one plain request to a member, and to the next where nothing has been sent yet. ReverseProxy does the streaming, in
+// both directions, flushing at once what has no known length (server-sent events).
+type forwarder struct {
+	edge       *Edge
+	x          *exchange
+	candidates []discovery.Member
+	transport  *http.Transport
+}
+
+func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
+	te := hasToken(p.In.Header["Te"], "trailers")
+	p.Out.Header = f.edge.backendHeader(p.In, f.x)
+	if te {
+		p.Out.Header["Te"] = []string{"trailers"}
+	}
+	p.Out.Trailer = nil // fields that come after the body escape removeOurs
+	p.Out.URL.Scheme = "http"
+	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it came; ReverseProxy drops what it cannot parse
+}
+
+// RoundTrip asks the candidates in turn.
+func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
+	var err error
+	for _, member := range f.candidates {
+		try := r.Clone(r.Context())
+		try.URL.Host = member.Addr
+		body := &onceBody{r: r.Body}
+		if r.Body != nil {
+			try.Body = body
+		}
+		var answer *http.Response
+		answer, err = f.transport.RoundTrip(try)
+		if err == nil {
+			if answer.StatusCode == http.StatusSwitchingProtocols {
+				_ = answer.Body.Close()
+				return nil, refuseAnswer("the backend switched protocols unasked")
+			}
+			return answer, nil
+		}
+		if r.Context().Err() != nil || body.touched() || !f.mayRepeat(r, err) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+}
+
+// mayRepeat tells whether another member may be asked after err: nothing was sent, or a request without effect broke off before an answer.
+func (f *forwarder) mayRepeat(r *http.Request, err error) bool {
+	if dial := (*dialError)(nil); errors.As(err, &dial) {
+		return !dial.ours()
+	}
+	var timed net.Error
+	if errors.As(err, &timed) && timed.Timeout() {
+		return false
+	}
+	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+	return safe && r.Body == nil && endedEarly(err)
+}
+
+// failed answers where no backend did.
+func (f *forwarder) failed(w http.ResponseWriter, r *http.Request, err error) {
+	var no *refusal
+	var tooBig *http.MaxBytesError
+	var dial *dialError
+	var timed net.Error
+	switch {
+	case errors.As(err, &no):
+	case errors.As(err, &tooBig):
+		no = refuseBody
+	case r.Context().Err() != nil:
+		no = refuseGone
+	case errors.As(err, &dial) && dial.ours():
+		no = refuseExhausted
+	case errors.As(err, &dial), errors.Is(err, errNoAnswer):
+		no = refuseUnreachable
+	case errors.As(err, &timed) && timed.Timeout():
+		no = refuseTooLate
+	case endedEarly(err):
+		no = refuseAnswer("the backend ended the connection before it answered")
+	default:
+		no = refuseAnswer("the backend's answer is no HTTP")
+	}
+	if no.reason == badAnswer {
+		f.x.route.service.log.Warn("a member's answer cannot be used", zap.String("request_id", f.x.id), zap.Error(err))
+	}
+	f.edge.refuse(w, f.x, no)
+}
+
+// onceBody is a request's body for one attempt: closing it leaves the client's stream open for the next.
+type onceBody struct {
+	mu     sync.Mutex
+	r      io.ReadCloser
+	read   bool
+	closed bool
+}
+
+func (b *onceBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.read = true
+	b.mu.Unlock()
+	return b.r.Read(p)
+}
+
+func (b *onceBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}
+
+func (b *onceBody) touched() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.read
+}
+
+// transports are the keep-alive connections to backends, one pool for each service and timeout.
+type transports struct {
+	mu   sync.Mutex
+	pool map[transportKey]*http.Transport
+}
+
+type transportKey struct {
+	service *service
+	timeout time.Duration
+}
+
+func (e *Edge) transport(r *route) *http.Transport {
+	key := transportKey{r.service, r.timeout}
+	e.transports.mu.Lock()
+	defer e.transports.mu.Unlock()
+	if t, ok := e.transports.pool[key]; ok {
+		return t
+	}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return r.service.dial(ctx, addr)
+		},
+		ResponseHeaderTimeout:  r.timeout,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        30 * time.Second, // below what servers commonly keep
+		MaxIdleConnsPerHost:    64,
+		MaxResponseHeaderBytes: backendHeadBytes,
+		DisableCompression:     true, // the body passes as it is
+	}
+	e.transports.pool[key] = t
+	return t
+}
+
+func (t *transports) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, one := range t.pool {
+		one.CloseIdleConnections()
+	}
+}
+
+// copyBuffers lends 32 KiB buffers to ReverseProxy.
+type copyBuffers struct{}
+
+var copyPool = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+func (copyBuffers) Get() []byte  { return *copyPool.Get().(*[]byte) }
+func (copyBuffers) Put(b []byte) { copyPool.Put(&b) }
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	if code >= 200 {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets ReverseProxy flush.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,167 @@
+package edge
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/selvedge/selvedge/internal/tunnel"
+)
+
+// sessions are the places that the edge has, and who sits there: upgrades under way and open sessions.
+type sessions struct {
+	limit int
+
+	mu     sync.Mutex
+	held   int           // places taken
+	open   session       // sentinel of the ring of open sessions
+	cut    bool          // every session is to end: those that open now too
+	closed bool          // no place is given any more
+	empty  chan struct{} // closed once closed is set and held is 0
+}
+
+// session is an open session, in the list that [sessions.cutAll] walks: a few pointers, no map entry, no goroutine.
+type session struct {
+	prev, next *session
+	of         *Edge
+	service    *service
+	tunnel     *tunnel.Tunnel // nil until Join has returned
+	asked      bool           // to end
+	done       bool
+}
+
+// sessionLimit leaves an eighth of the descriptors, and at least 64, for listeners, plain HTTP, pipes and the registry; a session
+// takes two. configured, where it is not 0, can only lower it.
+func sessionLimit(descriptors uint64, configured int) int {
+	limit := math.MaxInt
+	if descriptors > 0 && descriptors < math.MaxInt32 {
+		limit = max(1, (int(descriptors)-max(64, int(descriptors)/8))/2)
+	}
+	if configured > 0 {
+		limit = min(limit, configured)
+	}
+	return limit
+}
+
+func newSessions(limit int) *sessions {
+	s := &sessions{limit: limit, empty: make(chan struct{})}
+	s.open.prev, s.open.next = &s.open, &s.open
+	return s
+}
+
+// take reserves a place; give returns it.
+func (s *sessions) take() *refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return refuseDraining
+	case s.held >= s.limit:
+		return refuseFull
+	}
+	s.held++
+	return nil
+}
+
+func (s *sessions) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveLocked()
+}
+
+func (s *sessions) giveLocked() {
+	s.held--
+	if s.closed && s.held == 0 {
+		close(s.empty)
+	}
+}
+
+// join makes a session of two connections, which it takes over in every case, and of the place that the caller has taken, which it gives
+// back when the session ends, or at once when the error is not nil.
+func (s *sessions) join(relay *tunnel.Relay, e *Edge, svc *service, client, backend tunnel.End) error {
+	one := &session{of: e, service: svc}
+	svc.open.Add(1)
+	s.mu.Lock()
+	one.prev, one.next = s.open.prev, &s.open
+	one.prev.next, one.next.prev = one, one
+	s.mu.Unlock()
+
+	t, err := relay.Join(client, backend, one.ended) // may end it before it returns
+	if err != nil {
+		s.remove(one)
+		return err
+	}
+	s.mu.Lock()
+	cut := s.cut && !one.done
+	one.tunnel = t
+	s.mu.Unlock()
+	if cut {
+		t.Close(tunnel.Drained)
+	}
+	return nil
+}
+
+// ended is called by the relay, once.
+func (one *session) ended(sum tunnel.Summary) {
+	one.of.metrics.closes.WithLabelValues(one.service.name, sum.Reason.String()).Inc()
+	one.of.sessions.remove(one)
+}
+
+func (s *sessions) remove(one *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one.service.open.Add(-1)
+	one.prev.next, one.next.prev = one.next, one.prev
+	one.done = true
+	s.giveLocked()
+}
+
+// close gives no more places and returns a channel that is closed once the last one has come back.
+func (s *sessions) close() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		if s.held == 0 {
+			close(s.empty)
+		}
+	}
+	return s.empty
+}
+
+// The pace of cutting: all within cutSpread, at least cutLeast at each tick, so that clients do not come back in one second.
+const (
+	cutSpread = 10 * time.Second
+	cutTick   = 50 * time.Millisecond
+	cutLeast  = 20
+)
+
+// cutAll ends all sessions at a pace.
+func (s *sessions) cutAll() {
+	s.mu.Lock()
+	s.cut = true
+	perTick := max(cutLeast, s.held/int(cutSpread/cutTick)+1)
+	s.mu.Unlock()
+	tick := time.NewTicker(cutTick)
+	defer tick.Stop()
+	for {
+		batch := make([]*tunnel.Tunnel, 0, perTick)
+		s.mu.Lock()
+		one := s.open.next
+		for ; one != &s.open && len(batch) < perTick; one = one.next {
+			if one.tunnel != nil && !one.asked { // without a tunnel yet: join sees cut
+				one.asked = true
+				batch = append(batch, one.tunnel)
+			}
+		}
+		atEnd := one == &s.open
+		s.mu.Unlock()
+		for _, t := range batch {
+			t.Close(tunnel.Drained) // outside mu: it may call ended
+		}
+		if atEnd {
+			return
+		}
+		<-tick.C
+	}
+}

@@ -1,0 +1,62 @@
+package edge
+
+import (
+	"net/netip"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/config"
+)
+
+// FromSettings makes a Config of what file, environment and flags say. It opens nothing but token files.
+func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
+	membership, err := s.Membership()
+	if err != nil {
+		return Config{}, err
+	}
+	cfg := Config{
+		Membership: membership, Engine: s.Engine, DrainTimeout: s.DrainTimeout, HeaderBytes: s.Limits.HeaderBytes,
+		Sessions: s.Limits.Sessions, Name: s.Name, StateDir: s.StateDir, Logger: log,
+		Admin:    Admin{Addr: s.Admin.Addr},
+		Services: make(map[string]ServiceConfig),
+	}
+	if cfg.Admin.Token, err = s.Token("admin.token_file", s.Admin.TokenFile); err != nil {
+		return cfg, err
+	}
+	for _, l := range s.Listen {
+		cfg.Listen = append(cfg.Listen, Listener{Addr: l.Addr})
+	}
+	for _, r := range s.Routes {
+		cfg.Routes = append(cfg.Routes, Route{
+			Host: r.Host, Path: r.Path, Service: r.Service, Key: r.Key, Timeout: r.Timeout, BodyBytes: r.BodyBytes,
+		})
+	}
+	for name, v := range s.Services {
+		cfg.Services[name] = ServiceConfig{
+			ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
+		}
+	}
+	for _, text := range s.TrustedProxies {
+		network, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return cfg, s.Wrong("trusted_proxies", text+": want an address or a network like 10.0.0.0/8")
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, network)
+	}
+	return cfg, nil
+}
+
+// ServiceNames lists the services that c's routes name, each once, in the order of the routes.
+func (c Config) ServiceNames() []string {
+	var names []string
+	for _, r := range c.withDefaults().Routes {
+		if !slices.Contains(names, r.Service) {
+			names = append(names, r.Service)
+		}
+	}
+	return names
+}
