@@ -55,7 +55,7 @@ type Config struct {
 	HeaderBytes  int           // largest request head, in bytes; default 16,384
 	Sessions     int           // most sessions at once; default, and upper bound: what the descriptor limit allows
 	Name         string        // X-Selvedge-Edge; default: the host's name
-	StateDir     string        // directory of the edge's own, for what is to outlive a restart; "": nothing is kept
+	StateDir     string        // directory for the members last known, for a start while the registry is away; default: none
 
 	// TrustedProxies are the networks whose word on X-Forwarded-*, Forwarded and X-Request-Id is taken. Default: none.
 	TrustedProxies []netip.Prefix

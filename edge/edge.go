@@ -71,7 +71,7 @@ func New(cfg Config) (*Edge, error) {
 		if e.services[r.Service] != nil {
 			continue
 		}
-		if e.services[r.Service], err = newService(r.Service, cfg.Services[r.Service], cfg.Membership, cfg.Logger); err != nil {
+		if e.services[r.Service], err = newService(r.Service, cfg.Services[r.Service], cfg.Membership, cfg.StateDir, cfg.Logger); err != nil {
 			return nil, fmt.Errorf("edge: members of service %q: %w", r.Service, err)
 		}
 	}

@@ -26,8 +26,11 @@ type service struct {
 	log          *zap.Logger
 }
 
-func newService(name string, cfg ServiceConfig, members Membership, log *zap.Logger) (*service, error) {
+func newService(name string, cfg ServiceConfig, members Membership, stateDir string, log *zap.Logger) (*service, error) {
 	src, err := members.Open(name, log)
+	if err == nil && stateDir != "" {
+		src, err = discovery.Remember(src, stateDir, log)
+	}
 	if err != nil {
 		return nil, err
 	}
