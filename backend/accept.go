@@ -1,0 +1,178 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/selvedge/selvedge/internal/identity"
+	"github.com/selvedge/selvedge/internal/reactor"
+)
+
+// UserHeader carries the user id that the edge found, percent-encoded.
+const UserHeader = "X-Selvedge-User"
+
+// Refusal is what OnOpen returns to answer an upgrade with something other than a session. Any other error answers 500, and is
+// logged instead of shown.
+type Refusal struct {
+	Status     int           // 400 to 599, anything else is 500; the edge passes it on, but for 503: then it tries the user's next member
+	Text       string        // the body
+	RetryAfter time.Duration // in whole seconds, rounded up; 0: no Retry-After header
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Text) }
+
+// Handler returns what serves WebSocket upgrades for a service that has a net/http server of its own: each upgrade becomes a
+// session while [Backend.Run] runs; before and after, and while it drains, they get 503. Requests that are no upgrade get 426.
+func (b *Backend) Handler() http.Handler { return http.HandlerFunc(b.accept) }
+
+// accept is the life of a session until nobody waits for it any more: who, registered, agreed, answered 101, attached to its
+// loop. From then on there is no goroutine.
+func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
+	s, refusal := b.newSession(r)
+	if refusal == nil {
+		refusal = b.takesSessions()
+	}
+	if refusal == nil && !b.door.enter() {
+		refusal = notRunning()
+	}
+	if refusal != nil {
+		b.refuse(w, refusal)
+		return
+	}
+
+	// Registered before the 101: a push that comes once the client knows that it is connected must find it.
+	b.table.add(s)
+	if refusal := b.askService(s, r); refusal != nil {
+		s.end(Refused)
+		b.refuse(w, refusal)
+		return
+	}
+
+	// The spellings that checkHandshake knows and the upgrader does not: several values, on one line or more.
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Connection", "Upgrade")
+	conn, rw, _, err := ws.HTTPUpgrader{Timeout: b.cfg.HandshakeTimeout, Protocol: b.chooseProtocol}.Upgrade(r, w)
+	if err != nil { // the upgrader has answered, if there still was somebody to answer to
+		if conn != nil {
+			_ = conn.Close()
+		}
+		s.end(ConnectionLost)
+		return
+	}
+	early, err := rw.Peek(rw.Reader.Buffered())
+	if err != nil {
+		early = nil
+	}
+	fd, err := reactor.Detach(conn)
+	if err != nil {
+		_ = conn.Close()
+		s.end(ConnectionLost)
+		return
+	}
+	if ring := b.view.Snapshot().Ring; ring.Len() > 0 && ring.Owner(s.user) != b.cfg.ID {
+		b.wakeMover() // the edge could not reach the home, or sees another ring
+	}
+	loop := b.reactor.Loop()
+	if !loop.Post(func() { s.attach(fd, loop, early) }) {
+		_ = unix.Close(fd)
+		s.end(ConnectionLost)
+	}
+}
+
+// askService has OnOpen decide.
+func (b *Backend) askService(s *Session, r *http.Request) *Refusal {
+	if b.cfg.OnOpen == nil {
+		return nil
+	}
+	var err error
+	if !s.guard("OnOpen", func() { err = b.cfg.OnOpen(s, r) }) {
+		return &Refusal{Status: http.StatusInternalServerError, Text: "internal error"}
+	}
+	var refusal *Refusal
+	if err == nil || errors.As(err, &refusal) {
+		return refusal
+	}
+	b.log.Warn("OnOpen failed", zap.Error(err))
+	return &Refusal{Status: http.StatusInternalServerError, Text: "internal error"}
+}
+
+// newSession reads who connects; nothing is registered yet.
+func (b *Backend) newSession(r *http.Request) (*Session, *Refusal) {
+	if refusal := checkHandshake(r); refusal != nil {
+		return nil, refusal
+	}
+	head := identity.FromHTTP(r)
+	user, err := UserOf(r)
+	if err != nil {
+		return nil, &Refusal{Status: http.StatusBadRequest, Text: err.Error()}
+	}
+	device, err := b.device.UserID(&head)
+	var unclear *identity.Error
+	if errors.As(err, &unclear) && unclear.Reason != identity.Missing {
+		return nil, &Refusal{Status: http.StatusBadRequest, Text: "device: " + unclear.Error()}
+	}
+	s := &Session{
+		id:      b.prefix + strconv.FormatUint(b.lastSession.Add(1), 36),
+		user:    user,
+		device:  device,
+		address: clientAddress(r),
+		since:   time.Now(),
+		backend: b,
+		reader:  reader{limit: b.cfg.MessageBytes},
+		fd:      -1,
+	}
+	return s, nil
+}
+
+// UserOf returns the id of the user that a request is from, as the edge found it.
+func UserOf(r *http.Request) (string, error) {
+	values := r.Header.Values(UserHeader)
+	if len(values) != 1 {
+		return "", errors.New("no " + UserHeader + ": connect through an edge, by a route that has a key")
+	}
+	user, err := url.PathUnescape(values[0])
+	if err == nil {
+		err = identity.CheckUserID(user)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", UserHeader, err)
+	}
+	return user, nil
+}
+
+func (b *Backend) refuse(w http.ResponseWriter, refusal *Refusal) {
+	status := refusal.Status
+	if status < 400 || status > 599 {
+		status = http.StatusInternalServerError
+	}
+	header := w.Header()
+	if refusal.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	}
+	header.Set("Connection", "close")
+	if status == http.StatusUpgradeRequired {
+		header.Add("Connection", "upgrade") // on a line of its own: net/http closes for a line that says close and nothing else
+		header.Set("Upgrade", "websocket")
+		header.Set("Sec-WebSocket-Version", "13")
+	}
+	http.Error(w, refusal.Text, status)
+}
+
+// clientAddress is the first address of X-Forwarded-For, which the edge vouches for, else the peer's.
+func clientAddress(r *http.Request) string {
+	if first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-For"), ","); first != "" {
+		return strings.TrimSpace(first)
+	}
+	head := identity.FromHTTP(r)
+	return head.Client.String()
+}

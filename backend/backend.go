@@ -1,0 +1,315 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/identity"
+	"github.com/selvedge/selvedge/internal/peerv1"
+	"github.com/selvedge/selvedge/internal/reactor"
+	"github.com/selvedge/selvedge/internal/rpc"
+)
+
+// Backend is one member of a service: it holds sessions, takes pushes and speaks to the other members.
+type Backend struct {
+	// static
+	cfg         Config
+	log         *zap.Logger
+	device      identity.Key
+	incarnation uint64
+	prefix      string // of session and message ids
+	source      discovery.Source
+	view        *discovery.View
+	table       *table
+	recent      *recent
+	moved       *lru.Cache[string, moveRecord]
+	peers       *peers
+	metrics     *metrics
+	reactor     *reactor.Reactor // made by Run, before the door opens
+	ready       chan struct{}
+
+	// known once Ready is closed
+	addr, rpcAddr, adminAddr net.Addr
+
+	// changing
+	draining    atomic.Bool
+	changedAt   atomic.Int64 // Unix nanoseconds of the last change of members
+	misplaced   atomic.Int64 // sessions whose home is another member, at the last count
+	lastSession atomic.Uint64
+	lastMessage atomic.Uint64
+	greetedAt   atomic.Int64  // Unix nanoseconds of the last hello from a member
+	door        door          // of sessions
+	calls       door          // of calls to the RPC port
+	nudge       chan struct{} // wakes the mover; holds one
+}
+
+// New checks cfg and makes a member of it; [Backend.Run] brings it up. The error names every setting that is wrong.
+func New(cfg Config) (*Backend, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
+	source, err := cfg.Membership.Open(cfg.Service, cfg.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
+	watched := source
+	if cfg.StateDir != "" {
+		if watched, err = discovery.Remember(source, cfg.StateDir, cfg.Logger); err != nil {
+			return nil, fmt.Errorf("backend: %w", err)
+		}
+	}
+	now := uint64(time.Now().UnixNano())
+	b := &Backend{
+		cfg:         cfg,
+		log:         cfg.Logger.With(zap.String("member", cfg.ID)),
+		incarnation: now,
+		prefix:      cfg.ID + "-" + strconv.FormatUint(now, 36) + "-",
+		source:      source,
+		view:        discovery.NewView(cfg.Service, watched, cfg.Logger),
+		table:       newTable(),
+		ready:       make(chan struct{}),
+		nudge:       make(chan struct{}, 1),
+	}
+	b.changedAt.Store(int64(now))
+	b.device, _ = identity.ParseKey(cfg.Device) // checked above
+	b.peers = newPeers(b)
+	if b.recent, err = newRecent(); err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
+	if b.moved, err = lru.New[string, moveRecord](rememberMoves); err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
+	if b.metrics, err = newMetrics(b, cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("backend: metrics: %w", err)
+	}
+	return b, nil
+}
+
+// Ready is closed once the member listens and knows the others; then Addr, RPCAddr and AdminAddr say where.
+func (b *Backend) Ready() <-chan struct{} { return b.ready }
+
+// Addr returns where edges connect.
+func (b *Backend) Addr() net.Addr { return b.addr }
+
+// RPCAddr returns where senders and other members connect.
+func (b *Backend) RPCAddr() net.Addr { return b.rpcAddr }
+
+// AdminAddr returns where the operator connects; nil without one.
+func (b *Backend) AdminAddr() net.Addr { return b.adminAddr }
+
+// ID returns the member's id on the ring.
+func (b *Backend) ID() string { return b.cfg.ID }
+
+// Owner returns the id of the member that owns user on the ring in force; "" while the ring is empty.
+func (b *Backend) Owner(user string) string { return b.view.Snapshot().Ring.Owner(user) }
+
+// Sessions returns the number of open sessions here.
+func (b *Backend) Sessions() int { return b.table.len() }
+
+// SessionsOf returns the user's sessions here; the slice must not be changed.
+func (b *Backend) SessionsOf(user string) []*Session { return b.table.of(user) }
+
+// Run is the life of a member: it listens, makes itself known, serves until ctx ends, then drains: new sessions are refused, old
+// ones are sent away at a pace, and after Config.DrainTimeout the rest is closed. It returns nil after a drain that emptied the member,
+// [ErrDrainTimeout] after one that did not, and any other error where the member could not work at all. Handlers have returned by
+// then; those that do not within some seconds after the last close are left behind, and the error says so. It is called once.
+func (b *Backend) Run(ctx context.Context) error {
+	var err error
+	if b.reactor, err = reactor.New(0); err != nil {
+		return fmt.Errorf("backend: %w", err)
+	}
+	defer b.reactor.Close()
+	defer b.peers.close()
+	listeners, err := b.listen(ctx)
+	if err != nil {
+		return fmt.Errorf("backend: %w", err)
+	}
+	b.calls.open()
+	b.door.open()
+	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	calls := rpc.Server(b.counted(b.rpcHandler()))
+	operator := &http.Server{Handler: b.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
+
+	// Serving goes on while the member drains, so it has a context of its own.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error { return serve(sessions, listeners.sessions) })
+	group.Go(func() error { return serve(calls, listeners.rpc) })
+	if listeners.admin != nil {
+		group.Go(func() error { return serve(operator, listeners.admin) })
+	}
+	cancelSubscription := b.view.Subscribe(b.membersChanged)
+	defer cancelSubscription()
+	group.Go(func() error { return b.view.Run(serving) })
+	moving, stopMoving := context.WithCancel(ctx)
+	defer stopMoving()
+	group.Go(func() error { b.move(moving); return nil })
+
+	announcing, withdraw := context.WithCancel(serving)
+	defer withdraw()
+	self, announced := make(chan discovery.Member, 2), make(chan struct{}) // room for both: serving, draining
+	self <- b.member(discovery.Serving)
+	group.Go(func() error {
+		defer close(announced)
+		return b.announce(announcing, self)
+	})
+
+	var drained error
+	select {
+	case <-b.view.Ready():
+		b.log.Info("serving", zap.Stringer("addr", b.addr), zap.Stringer("rpc", b.rpcAddr), zap.String("service", b.cfg.Service))
+		close(b.ready)
+		select {
+		case <-ctx.Done():
+			drained = b.drain(self)
+		case <-serving.Done():
+		}
+	case <-ctx.Done():
+	case <-serving.Done():
+	}
+
+	// Goodbye: out of the registry first, and the RPC listener closes last, since a refused connection is what tells others
+	// that this process holds nothing any more.
+	withdraw()
+	<-announced
+	stopMoving()
+	empty := b.door.shut()
+	_ = sessions.Close()
+	left := b.closeAll(Stopped, empty)
+	_ = operator.Close()
+	stop()
+	b.hangUp(calls)
+	return errors.Join(group.Wait(), drained, left)
+}
+
+// hangUp lets calls under way end, for a moment: their answers are good, and a caller that loses one must ask again. Where there
+// are none it does not wait: net/http would, a second for each HTTP/2 connection.
+func (b *Backend) hangUp(server *http.Server) {
+	select {
+	case <-b.calls.shut():
+	default:
+		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
+		defer cancel()
+		_ = server.Shutdown(ctx)
+	}
+	_ = server.Close()
+}
+
+// counted has calls pass through b.calls.
+func (b *Backend) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !b.calls.enter() {
+			http.Error(w, "this member has stopped", http.StatusServiceUnavailable)
+			return
+		}
+		defer b.calls.leave()
+		next.ServeHTTP(w, r)
+	})
+}
+
+const lastCalls = time.Second
+
+type listeners struct{ sessions, rpc, admin net.Listener }
+
+func (b *Backend) listen(ctx context.Context) (l listeners, err error) {
+	var config net.ListenConfig
+	open := func(addr string) net.Listener {
+		if err != nil || addr == "" {
+			return nil
+		}
+		var ln net.Listener
+		ln, err = config.Listen(ctx, "tcp", addr)
+		return ln
+	}
+	l = listeners{open(b.cfg.Listen), open(b.cfg.RPC), open(b.cfg.Admin)}
+	if err != nil {
+		for _, ln := range []net.Listener{l.sessions, l.rpc, l.admin} {
+			if ln != nil {
+				_ = ln.Close()
+			}
+		}
+		return listeners{}, err
+	}
+	b.addr, b.rpcAddr = l.sessions.Addr(), l.rpc.Addr()
+	if l.admin != nil {
+		b.adminAddr = l.admin.Addr()
+	}
+	return l, nil
+}
+
+func serve(s *http.Server, ln net.Listener) error {
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// serveHTTP is what edges reach: upgrades become sessions, the rest is the service's.
+func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if !isUpgrade(r) && b.cfg.HTTP != nil {
+		b.cfg.HTTP.ServeHTTP(w, r)
+		return
+	}
+	b.accept(w, r)
+}
+
+// rpcHandler is what senders and members reach, each with a credential of its own.
+func (b *Backend) rpcHandler() http.Handler {
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
+	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
+	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, push))
+	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
+	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, ring))
+	path, peer := peerv1.NewPeerServiceHandler(peerService{b}, options)
+	mux.Handle(path, admin.RequireToken(b.cfg.PeerToken, peer))
+	return mux
+}
+
+func (b *Backend) adminHandler() http.Handler {
+	return admin.Handler(admin.Config{Token: b.cfg.AdminToken, Ready: b.isReady, Show: b.cfg.Metrics})
+}
+
+func (b *Backend) isReady() error {
+	select {
+	case <-b.ready:
+	default:
+		return errors.New("starting: the members are not known yet")
+	}
+	if b.draining.Load() {
+		return errors.New("draining")
+	}
+	if b.view.Snapshot().Ring.Len() == 0 {
+		return errors.New("no member is on the ring")
+	}
+	return nil
+}
+
+// closed counts the end of a session and tells the service.
+func (b *Backend) closed(s *Session, reason CloseReason) {
+	defer b.door.leave()
+	b.metrics.closes.WithLabelValues(reason.String()).Inc()
+	if reason != Refused && b.cfg.OnClose != nil {
+		s.guard("OnClose", func() { b.cfg.OnClose(s, reason) })
+	}
+}
+
+func (b *Backend) newMessageID() string {
+	return b.prefix + "m" + strconv.FormatUint(b.lastMessage.Add(1), 36)
+}

@@ -1,0 +1,181 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/identity"
+)
+
+// Membership says where the members of the service are found; exactly one of its fields is set.
+type Membership = discovery.Membership
+
+// Consul names a Consul agent; the zero value is the local one, or the one that Consul's environment variables name.
+type Consul = discovery.ConsulConfig
+
+// OnMove says which sessions are closed, with 1012, when the ring changes.
+type OnMove string
+
+const (
+	MoveRange OnMove = "range" // those whose user belongs to another member now (the default)
+	MoveKeep  OnMove = "keep"  // none: sessions stay until they end by themselves
+)
+
+// Config is a member's configuration. The zero value of each field is its default; New copies and checks it.
+type Config struct {
+	// ID names the member on the ring. It should survive restarts, since another id owns other users. Default: the host name.
+	ID string
+	// Service is the name under which members find each other. Default: "default".
+	Service string
+	// Listen is where edges connect, host:port. Default ":9000".
+	Listen string
+	// RPC is where senders and the other members connect, host:port. Never let clients reach it. Default "127.0.0.1:9100".
+	RPC string
+	// Admin serves metrics, health and profiles, host:port. Default: none.
+	Admin string
+	// Advertise is the host under which others reach Listen and RPC. Default: the listeners' own hosts; for a Listen on all
+	// addresses, the address that Consul has of this node.
+	Advertise string
+	// Weight multiplies the member's share of users, 1 to 1,000. Default 1.
+	Weight int
+	// Membership says where the members are found. The member announces itself there where the source can take it.
+	Membership Membership
+
+	// StateDir is a directory for the members last known, for a start while the registry is away. Default: none.
+	StateDir string
+
+	// OnOpen is called before the 101 goes out. It may refuse with a *Refusal, read what it needs of r (nothing of r may be kept),
+	// and send: what it sends leaves right behind the 101. It may block; only this client waits. A handler that panics ends its
+	// session (500 here, else 1011) and not the process.
+	OnOpen func(s *Session, r *http.Request) error
+	// OnMessage is called for each message, in order per session and never concurrently for one. m is the callee's to keep. It
+	// may block: then this session alone is not read any further.
+	OnMessage func(s *Session, m Message)
+	// OnClose is called once, after the last OnMessage, for each session whose OnOpen returned nil.
+	OnClose func(s *Session, reason CloseReason)
+	// HTTP serves what is no upgrade on Listen. Default: 426.
+	HTTP http.Handler
+	// Device is the key expression that finds a session's device. Default "query:device".
+	Device string
+	// Subprotocols are the WebSocket subprotocols the service speaks; the first that a client offers is chosen.
+	Subprotocols []string
+
+	// MessageBytes bounds one message from a client, all fragments together; above: 1009. Default 1 MiB.
+	MessageBytes int
+	// QueueBytes bounds what waits for a slow client; above: 1013. A message that waits behind none is taken whatever its size.
+	// Default 256 KiB.
+	QueueBytes int
+	// HandshakeTimeout bounds writing the 101. Default 5 s.
+	HandshakeTimeout time.Duration
+
+	// OnMove and Move say what becomes of sessions when the ring changes.
+	OnMove OnMove
+	Move   Pace
+	// DrainTimeout is how long Run waits, once its context ends, for sessions to move away. Default 60 s.
+	DrainTimeout time.Duration
+
+	// RPCToken is the bearer token that senders show; PeerToken the one that members show to each other. Off loopback both are needed.
+	RPCToken  string
+	PeerToken string
+	// AdminToken guards Admin; off loopback it is needed.
+	AdminToken string
+
+	// Metrics is where the member registers its metrics. Default: a registry of its own, served on Admin.
+	Metrics *prometheus.Registry
+	// Logger gets what an operator should know. Default: nothing is logged.
+	Logger *zap.Logger
+}
+
+// Pace bounds how fast sessions are closed when their users move; the slowest bound wins, and at least one a second goes.
+type Pace struct {
+	Settle       time.Duration // the ring must not have changed for so long before sessions move. Default 2 s
+	Spread       time.Duration // a ring change's moves are spread over this. Default 10 s
+	MaxPerSecond float64       // share of the member's sessions, 0 to 1, that may be closed in a second. Default 0.05
+}
+
+func (c Config) withDefaults() Config {
+	if c.ID == "" {
+		c.ID, _ = os.Hostname()
+	}
+	def(&c.Service, "default")
+	def(&c.Listen, ":9000")
+	def(&c.RPC, "127.0.0.1:9100")
+	def(&c.Weight, 1)
+	def(&c.Device, "query:device")
+	def(&c.MessageBytes, 1<<20)
+	def(&c.QueueBytes, 256<<10)
+	def(&c.HandshakeTimeout, 5*time.Second)
+	def(&c.OnMove, MoveRange)
+	def(&c.Move.Settle, 2*time.Second)
+	def(&c.Move.Spread, 10*time.Second)
+	def(&c.Move.MaxPerSecond, 0.05)
+	def(&c.DrainTimeout, 60*time.Second)
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return c
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// check returns every problem at once, each with its mend.
+func (c Config) check() error {
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.ID == "" {
+		bad("ID: empty, and this host has no name; name the member")
+	}
+	if c.Weight < 1 || c.Weight > 1000 {
+		bad("Weight: %d; want 1 to 1,000", c.Weight)
+	}
+	if c.OnMove != MoveRange && c.OnMove != MoveKeep {
+		bad("OnMove: %q; want range or keep", c.OnMove)
+	}
+	if c.Move.MaxPerSecond < 0 || c.Move.MaxPerSecond > 1 {
+		bad("Move.MaxPerSecond: %v; want a share, 0 to 1", c.Move.MaxPerSecond)
+	}
+	if c.MessageBytes < 0 || c.QueueBytes < 0 {
+		bad("MessageBytes, QueueBytes: want numbers of bytes above 0")
+	}
+	if min(c.HandshakeTimeout, c.DrainTimeout, c.Move.Settle, c.Move.Spread) < 0 {
+		bad("HandshakeTimeout, DrainTimeout, Move.Settle, Move.Spread: want durations above 0")
+	}
+	if _, err := identity.ParseKey(c.Device); err != nil {
+		bad("Device: %w", err)
+	}
+	for _, l := range []struct{ name, addr, token, needs string }{
+		{"RPC", c.RPC, c.RPCToken, "RPCToken (rpc.token_file)"},
+		{"RPC", c.RPC, c.PeerToken, "PeerToken (rpc.peer_token_file)"},
+		{"Admin", c.Admin, c.AdminToken, "AdminToken (admin.token_file)"},
+	} {
+		if err := admin.CheckExposure(l.addr, l.token, l.needs); err != nil {
+			bad("%s: %w", l.name, err)
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.RPC); err == nil && c.Advertise == "" && isWildcard(host) {
+		bad("RPC: %s is no address that others can connect to; set Advertise to this host's name or address", c.RPC)
+	}
+	return errors.Join(problems...)
+}
+
+func isWildcard(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}

@@ -1,0 +1,105 @@
+package backend
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// delivery is one message on its way to the sessions of one user in this process. It settles session by session. A repeat of
+// the message joins it: sessions that were asked before are not asked again, ones that opened since are.
+type delivery struct {
+	fingerprint uint64
+	touched     atomic.Int64 // Unix nanoseconds of the last time it was asked for
+
+	mu      sync.Mutex
+	asked   []string      // ids of the sessions it was given to
+	took    []string      // of those, the ones whose bytes are in the kernel
+	left    int           // sessions that have neither taken it nor closed
+	settled chan struct{} // closed while left is 0
+}
+
+func newDelivery(fingerprint uint64) *delivery {
+	d := &delivery{fingerprint: fingerprint, settled: make(chan struct{})}
+	d.touch()
+	close(d.settled)
+	return d
+}
+
+func (d *delivery) touch() { d.touched.Store(time.Now().UnixNano()) }
+
+// isOver tells whether it may be forgotten: nobody has asked for it lately, and no session has still to take it. A message that
+// waits for a slow client must stay known, or its next repeat would be queued behind it.
+func (d *delivery) isOver() bool {
+	if time.Since(time.Unix(0, d.touched.Load())) < rememberFor {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.left == 0
+}
+
+// claim returns those of sessions that were not asked before; the caller gives the message to each and settles each.
+func (d *delivery) claim(sessions []*Session, except string) []*Session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var fresh []*Session
+	asked := isIn(d.asked, len(sessions))
+	for _, s := range sessions {
+		if s.id != except && !asked(s.id) {
+			fresh = append(fresh, s)
+			d.asked = append(d.asked, s.id)
+		}
+	}
+	if len(fresh) > 0 && d.left == 0 {
+		d.settled = make(chan struct{})
+	}
+	d.left += len(fresh)
+	return fresh
+}
+
+// isIn returns a test for membership in ids as they are now: for a few look-ups by searching, for many, as in a repeated
+// broadcast, by a map.
+func isIn(ids []string, lookups int) func(id string) bool {
+	if len(ids)*lookups < 1024 {
+		return func(id string) bool { return slices.Contains(ids, id) }
+	}
+	set := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		set[id] = struct{}{}
+	}
+	return func(id string) bool { _, in := set[id]; return in }
+}
+
+// settle is called once for each session: it took the message, or it closed first.
+func (d *delivery) settle(session string, took bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if took {
+		d.took = append(d.took, session)
+	}
+	if d.left--; d.left == 0 {
+		close(d.settled)
+	}
+}
+
+// wait returns the sessions that took the message, and how many are undecided when ctx ended first.
+func (d *delivery) wait(ctx context.Context) (took []string, undecided int) {
+	d.mu.Lock()
+	settled := d.settled
+	d.mu.Unlock()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-settled: // what a later repeat gave to newer sessions is for that one to wait for; and with both ready, this counts
+		return slices.Clone(d.took), 0
+	default:
+		return slices.Clone(d.took), d.left
+	}
+}

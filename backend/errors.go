@@ -1,0 +1,71 @@
+package backend
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"github.com/selvedge/selvedge/backend/pushv1"
+)
+
+var (
+	// ErrSessionClosed is returned by Send once a session is closing: the message did not go out.
+	ErrSessionClosed = errors.New("session is closed")
+	// ErrUnsettled is returned where somebody who could hold a session of the user did not answer in time, or a session has not
+	// taken its bytes: push again with the same message id, which no session gets twice.
+	ErrUnsettled = errors.New("unsettled")
+	// ErrMessageReused is returned where the message id came before with another payload: choose ids that are unique.
+	ErrMessageReused = errors.New("came before with another payload")
+	// ErrNoMembers is returned where the ring is empty: retry once a member is up.
+	ErrNoMembers = errors.New("no member of the service is up")
+)
+
+// reached carries how many sessions took a push that did not complete.
+type reached struct {
+	error
+	sessions int
+}
+
+func (r *reached) Unwrap() error { return r.error }
+
+// reachedBefore is how many sessions of other members err knows of.
+func reachedBefore(err error) int {
+	var some *reached
+	if errors.As(err, &some) {
+		return some.sessions
+	}
+	return 0
+}
+
+// alsoReached adds n sessions of this member, or that answered for themselves, to those that err knows of.
+func alsoReached(err error, n int) error { return &reached{err, reachedBefore(err) + n} }
+
+// rpcError gives err its Connect code and typed detail.
+func (b *Backend) rpcError(err error) error {
+	if err == nil {
+		return nil
+	}
+	// Ours come first: they may wrap what a peer's client said.
+	var known *connect.Error
+	code, reason := connect.CodeInternal, pushv1.Reason_REASON_UNSPECIFIED
+	switch {
+	case errors.Is(err, ErrMessageReused):
+		code, reason = connect.CodeAlreadyExists, pushv1.Reason_MESSAGE_REUSED
+	case errors.Is(err, ErrUnsettled):
+		code, reason = connect.CodeAborted, pushv1.Reason_UNSETTLED
+	case errors.Is(err, ErrNoMembers):
+		code, reason = connect.CodeUnavailable, pushv1.Reason_NO_MEMBERS
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		code = connect.CodeDeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		code = connect.CodeCanceled
+	}
+	detail := &pushv1.ErrorDetail{Reason: reason, Member: b.cfg.ID, Sessions: uint32(reachedBefore(err))}
+	return pushv1.NewError(code, detail, err)
+}
+
+// resultError is err as it stands in a list of results.
+func (b *Backend) resultError(err error) *pushv1.Error { return pushv1.ResultError(b.rpcError(err)) }

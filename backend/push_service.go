@@ -1,0 +1,208 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+
+	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/identity"
+)
+
+// Bounds of one request; a sender splits what is larger.
+const (
+	maxPushUsers     = 10_000
+	maxPresenceUsers = 1_000
+	maxRequestBytes  = 16 << 20 // above: resource_exhausted
+	pushManyWidth    = 64       // users of one PushMany that are worked on at once
+)
+
+// pushService is what senders reach. It is open to whoever has the RPC token.
+type pushService struct{ b *Backend }
+
+func (p pushService) Push(ctx context.Context, r *connect.Request[pushv1.PushRequest]) (*connect.Response[pushv1.PushResponse], error) {
+	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
+	defer cancel()
+	response, err := p.push(ctx, r.Msg)
+	if err != nil {
+		return nil, p.b.rpcError(err)
+	}
+	return connect.NewResponse(response), nil
+}
+
+func (p pushService) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushResponse, error) {
+	m, err := p.message(r.MessageId, r.Payload == nil, r.GetText(), r.GetData(), isData(r.Payload))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkUser(r.User); err != nil {
+		return nil, err
+	}
+	m.except = r.ExceptSession
+	sessions, err := p.b.push(ctx, r.User, m)
+	if err != nil {
+		return nil, err
+	}
+	return &pushv1.PushResponse{Outcome: outcomeOf(sessions), Sessions: uint32(sessions), MessageId: m.id}, nil
+}
+
+func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.PushManyRequest]) (*connect.Response[pushv1.PushManyResponse], error) {
+	users := r.Msg.Users
+	if len(users) > maxPushUsers {
+		return nil, invalid("%d users; want at most %d in one call", len(users), maxPushUsers)
+	}
+	_, data := r.Msg.Payload.(*pushv1.PushManyRequest_Data)
+	m, err := p.message(r.Msg.MessageId, r.Msg.Payload == nil, r.Msg.GetText(), r.Msg.GetData(), data)
+	if err != nil {
+		return nil, err
+	}
+	m.frame() // before it is shared
+	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
+	defer cancel()
+	results := make([]*pushv1.PushResult, len(users))
+	each(len(users), pushManyWidth, func(i int) {
+		result := &pushv1.PushResult{User: users[i], MessageId: m.id}
+		results[i] = result
+		if err := checkUser(users[i]); err != nil {
+			result.Error = p.b.resultError(err)
+			return
+		}
+		sessions, err := p.b.push(ctx, users[i], m)
+		result.Sessions = uint32(sessions)
+		if err != nil {
+			result.Error = p.b.resultError(err)
+			return
+		}
+		result.Outcome = outcomeOf(sessions)
+	})
+	return connect.NewResponse(&pushv1.PushManyResponse{Results: results}), nil
+}
+
+// PushStream takes one push after the other: what one stream sends to one user arrives in that order.
+func (p pushService) PushStream(ctx context.Context, stream *connect.BidiStream[pushv1.PushRequest, pushv1.PushResult]) error {
+	for {
+		r, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		result := &pushv1.PushResult{User: r.User, MessageId: r.MessageId}
+		one, cancel := withTimeout(ctx, r.TimeoutMs)
+		response, err := p.push(one, r)
+		cancel()
+		if err != nil {
+			result.Error = p.b.resultError(err)
+		} else {
+			result.Outcome, result.Sessions, result.MessageId = response.Outcome, response.Sessions, response.MessageId
+		}
+		if err := stream.Send(result); err != nil {
+			return err
+		}
+	}
+}
+
+func (p pushService) Broadcast(ctx context.Context, r *connect.Request[pushv1.BroadcastRequest]) (*connect.Response[pushv1.BroadcastResponse], error) {
+	_, data := r.Msg.Payload.(*pushv1.BroadcastRequest_Data)
+	m, err := p.message(r.Msg.MessageId, r.Msg.Payload == nil, r.Msg.GetText(), r.Msg.GetData(), data)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
+	defer cancel()
+	peers := p.b.homingView().Peers
+	counts := make([]uint32, len(peers))
+	failed := make([]bool, len(peers))
+	var here int
+	reused := make([]error, len(peers)+1)
+	each(len(peers)+1, len(peers)+1, func(i int) {
+		if i == len(peers) {
+			here, reused[i] = p.b.broadcastLocal(ctx, m)
+			return
+		}
+		n, err := p.b.peers.broadcast(ctx, peers[i], m)
+		counts[i], failed[i] = n, err != nil && !isGone(err)
+		if errors.Is(err, ErrMessageReused) {
+			reused[i] = err
+		}
+	})
+	if err := errors.Join(reused...); err != nil {
+		return nil, p.b.rpcError(err)
+	}
+	response := &pushv1.BroadcastResponse{Sessions: uint32(here), MessageId: m.id}
+	for i, id := range peers {
+		response.Sessions += counts[i]
+		if failed[i] {
+			response.Unanswered = append(response.Unanswered, id)
+		}
+	}
+	return connect.NewResponse(response), nil
+}
+
+func (p pushService) Presence(ctx context.Context, r *connect.Request[pushv1.PresenceRequest]) (*connect.Response[pushv1.PresenceResponse], error) {
+	if len(r.Msg.Users) > maxPresenceUsers {
+		return nil, invalid("%d users; want at most %d in one call", len(r.Msg.Users), maxPresenceUsers)
+	}
+	for _, user := range r.Msg.Users {
+		if err := checkUser(user); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
+	defer cancel()
+	return connect.NewResponse(&pushv1.PresenceResponse{Users: p.b.presence(ctx, r.Msg.Users)}), nil
+}
+
+func (p pushService) Disconnect(ctx context.Context, r *connect.Request[pushv1.DisconnectRequest]) (*connect.Response[pushv1.DisconnectResponse], error) {
+	if err := checkUser(r.Msg.User); err != nil {
+		return nil, err
+	}
+	if err := checkClose(r.Msg.Code, r.Msg.Reason); err != nil {
+		return nil, err
+	}
+	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
+	defer cancel()
+	n, err := p.b.disconnect(ctx, r.Msg)
+	if err != nil {
+		return nil, p.b.rpcError(alsoReached(err, n))
+	}
+	return connect.NewResponse(&pushv1.DisconnectResponse{Sessions: uint32(n)}), nil
+}
+
+func (p pushService) Show(context.Context, *connect.Request[pushv1.ShowRequest]) (*connect.Response[pushv1.ShowResponse], error) {
+	return connect.NewResponse(pushv1.Show(p.b.view.Snapshot())), nil
+}
+
+// message checks a request's payload.
+func (p pushService) message(id string, none bool, text string, data []byte, binary bool) (*message, error) {
+	if none {
+		return nil, invalid("no payload; set text or data")
+	}
+	if len(id) > maxMessageID {
+		return nil, invalid("message_id has %d bytes; want at most %d", len(id), maxMessageID)
+	}
+	if id == "" {
+		id = p.b.newMessageID()
+	}
+	if binary {
+		return &message{Message: Message{Data: data, Binary: true}, id: id}, nil
+	}
+	return &message{Message: Text(text), id: id}, nil
+}
+
+const maxMessageID = 128
+
+func isData(payload any) bool {
+	_, data := payload.(*pushv1.PushRequest_Data)
+	return data
+}
+
+func checkUser(user string) error {
+	if err := identity.CheckUserID(user); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package backend
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+)
+
+const fuzzLimit = 300
+
+// naive reads the whole input frame by frame, as the RFC tells it, and returns what a reader must report: messages and control
+// frames, then "" or the close code of the violation.
+func naive(input []byte) (events []string) {
+	in := bytes.NewReader(input)
+	var message []byte
+	var op ws.OpCode
+	for {
+		rest := in.Len()
+		h, err := ws.ReadHeader(in)
+		if errors.Is(err, ws.ErrHeaderLengthMSB) {
+			return append(events, "1002")
+		}
+		if err != nil {
+			return events
+		}
+		control := h.OpCode&8 != 0
+		switch {
+		case h.Rsv != 0, !h.Masked, h.OpCode > 2 && h.OpCode < 8, h.OpCode > 10,
+			control && (!h.Fin || h.Length > 125),
+			!control && (h.OpCode == 0) != (message != nil):
+			return append(events, "1002")
+		case !control && h.Length > int64(fuzzLimit-len(message)):
+			return append(events, "1009")
+		}
+		in.Reset(input[len(input)-rest:])
+		f, err := ws.ReadFrame(in)
+		if err != nil {
+			return events
+		}
+		f = ws.UnmaskFrame(f) // a copy: input stays as it is
+		if control {
+			events = append(events, fmt.Sprintf("%d %q", h.OpCode, f.Payload))
+			continue
+		}
+		if h.OpCode != 0 {
+			op, message = h.OpCode, []byte{}
+		}
+		message = append(message, f.Payload...)
+		if !h.Fin {
+			continue
+		}
+		if op == ws.OpText && !utf8.Valid(message) {
+			return append(events, "1007")
+		}
+		events = append(events, fmt.Sprintf("%d %q", op, message))
+		message = nil
+	}
+}
+
+// chunked feeds input in chunks whose sizes seed decides.
+func chunked(input []byte, cut func(left int) int) (events []string, r *reader) {
+	r = &reader{limit: fuzzLimit}
+	for len(input) > 0 {
+		n := cut(len(input))
+		chunk := slices.Clone(input[:n])
+		input = input[n:]
+		err := r.feed(chunk, func(op ws.OpCode, payload []byte) error {
+			events = append(events, fmt.Sprintf("%d %q", op, payload))
+			return nil
+		})
+		clear(chunk) // it is the loop's scratch buffer: nothing may point into it
+		var broken *violation
+		if errors.As(err, &broken) {
+			return append(events, fmt.Sprint(int(broken.code))), r
+		}
+	}
+	return events, r
+}
+
+func FuzzReader(f *testing.F) {
+	mask := [4]byte{1, 2, 3, 4}
+	frame := func(fin bool, op ws.OpCode, payload string) []byte {
+		return ws.MustCompileFrame(ws.MaskFrameWith(ws.NewFrame(op, fin, []byte(payload)), mask))
+	}
+	long := string(bytes.Repeat([]byte("k"), 280))
+	for i, seed := range [][][]byte{
+		{frame(true, ws.OpText, "hello"), frame(true, ws.OpBinary, "\x00\x01"), frame(true, ws.OpClose, "\x03\xe8bye")},
+		{frame(false, ws.OpText, "\xce"), frame(true, ws.OpPing, "between"), frame(false, 0, ""), frame(true, 0, "\xba"), frame(true, ws.OpText, "")},
+		{frame(true, ws.OpText, long), frame(true, ws.OpText, long), frame(true, ws.OpPong, long[:125])},
+		{frame(false, ws.OpText, long), frame(true, 0, long)},
+		{frame(true, ws.OpText, "ok"), frame(true, ws.OpText, "\xff\xfe")},
+		{frame(true, ws.OpText, "ok"), ws.MustCompileFrame(ws.NewTextFrame([]byte("unmasked")))},
+		{frame(true, ws.OpPing, long[:126])}, {frame(true, 0, "of nothing")}, {frame(true, 5, "")}, {frame(false, ws.OpPing, "")},
+		{frame(false, ws.OpBinary, "a"), frame(true, ws.OpBinary, "b")},
+		{{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xfe, 0, 1, 9, 9, 9, 9, 9}},
+	} {
+		f.Add(bytes.Join(seed, nil), uint64(i))
+	}
+	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
+		want := naive(input)
+		random := rand.New(rand.NewPCG(seed, 0))
+		for name, cut := range map[string]func(left int) int{
+			"whole":  func(left int) int { return left },
+			"bytes":  func(int) int { return 1 },
+			"random": func(left int) int { return 1 + random.IntN(left) },
+		} {
+			got, r := chunked(input, cut)
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s: got %q, want %q", name, got, want)
+			}
+			failed := len(want) > 0 && len(want[len(want)-1]) == 4 // a code: the session ends, and the buffers with it
+			if !failed && len(r.rest) > fuzzLimit+ws.MaxHeaderSize || len(r.whole) > fuzzLimit {
+				t.Fatalf("%s: holds %d and %d bytes, limit %d", name, len(r.rest), len(r.whole), fuzzLimit)
+			}
+		}
+	})
+}
+
+// Two chunks, cut at every byte: each cut leaves the same messages, and no buffer behind the last.
+func TestReaderCutAnywhere(t *testing.T) {
+	var input []byte
+	for _, payload := range []string{"", "a", string(bytes.Repeat([]byte("b"), 130)), "κόσμε"} {
+		frame := ws.NewTextFrame([]byte(payload))
+		input = append(input, ws.MustCompileFrame(ws.MaskFrameInPlace(frame))...)
+	}
+	want := naive(input)
+	for at := 1; at < len(input); at++ {
+		first := true
+		got, r := chunked(input, func(left int) int {
+			if first {
+				first = false
+				return at
+			}
+			return left
+		})
+		if !slices.Equal(got, want) {
+			t.Fatalf("cut at %d: %q, want %q", at, got, want)
+		}
+		if r.rest != nil || r.whole != nil {
+			t.Fatalf("cut at %d: keeps a buffer between messages", at)
+		}
+	}
+	if len(want) != 4 {
+		t.Fatalf("the reference found %q", want)
+	}
+}
+
+// What the handler returns ends the feeding at once.
+func TestReaderStopsWhereToldTo(t *testing.T) {
+	two := append(ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte("1")))), ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte("2"))))...)
+	calls := 0
+	r := &reader{limit: fuzzLimit}
+	err := r.feed(two, func(ws.OpCode, []byte) error { calls++; return io.EOF })
+	if calls != 1 || !errors.Is(err, io.EOF) {
+		t.Fatalf("%d calls, %v", calls, err)
+	}
+}

@@ -1,0 +1,44 @@
+package sender
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/discovery"
+)
+
+// Membership says where the members of the service are found; exactly one of its fields is set.
+type Membership = discovery.Membership
+
+// Consul names a Consul agent; the zero value is the local one, or the one that Consul's environment variables name.
+type Consul = discovery.ConsulConfig
+
+// Config is a sender's configuration. Either Membership or Via is given.
+type Config struct {
+	// Service is the name under which the members stand in the registry. Default: "default".
+	Service string
+	// Membership says where the members are found; the sender then calls each user's home directly.
+	Membership Membership
+	// Via is the URL of any member's RPC port, or of an edge's admin port, through which everything goes.
+	Via string
+	// Token is the bearer token of the push service; empty where it asks for none.
+	Token string
+	// Logger gets what an operator should know. Default: nothing is logged.
+	Logger *zap.Logger
+}
+
+func (c Config) check() error {
+	if c.Via == "" {
+		return nil // Membership checks itself
+	}
+	if c.Membership != (Membership{}) {
+		return errors.New("both Via and Membership are given; choose one")
+	}
+	if u, err := url.Parse(c.Via); err != nil || u.Scheme != "http" || u.Host == "" {
+		return fmt.Errorf("Via: %q is no URL of a push service; want http://HOST:PORT", c.Via)
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package sender
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/rpc"
+)
+
+// Sender pushes to users of one service. It is safe for concurrent use.
+type Sender struct {
+	http   *http.Client
+	hangUp func()                   // ends all connections of http
+	via    pushv1.PushServiceClient // nil: members are called directly
+	ring   pushv1.RingServiceClient // with via
+	view   *discovery.View          // nil with via
+	prefix string                   // of message ids
+	last   atomic.Uint64
+
+	stop   context.CancelFunc
+	ended  chan struct{} // closed when the view has ended
+	failed error         // why, if the members cannot be watched at all; set before ended is closed
+
+	mu      sync.Mutex
+	closed  bool                                // no call begins any more
+	calls   sync.WaitGroup                      // under way; added to under mu while not closed
+	clients map[string]pushv1.PushServiceClient // by RPC address
+}
+
+// New checks cfg and starts to watch the members; calls wait until they are known. Close ends it.
+func New(cfg Config) (*Sender, error) {
+	if cfg.Service == "" {
+		cfg.Service = "default"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("sender: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	client, hangUp := rpc.Client(cfg.Token)
+	s := &Sender{
+		http:    client,
+		hangUp:  hangUp,
+		prefix:  randomPrefix(),
+		stop:    stop,
+		ended:   make(chan struct{}),
+		clients: make(map[string]pushv1.PushServiceClient),
+	}
+	if cfg.Via != "" {
+		s.via = s.client(cfg.Via)
+		s.ring = pushv1.NewRingServiceClient(s.http, cfg.Via)
+		close(s.ended)
+		return s, nil
+	}
+	source, err := cfg.Membership.Open(cfg.Service, cfg.Logger)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("sender: %w", err)
+	}
+	s.view = discovery.NewView(cfg.Service, source, cfg.Logger)
+	s.view.Subscribe(s.forget)
+	go func() {
+		defer close(s.ended)
+		s.failed = s.view.Run(ctx)
+	}()
+	return s, nil
+}
+
+// ErrClosed is returned by calls on a sender that has been closed: make a new one.
+var ErrClosed = errors.New("sender is closed")
+
+// Close waits for the calls under way, each of which ends with its context at the latest, then ends the watch and the connections.
+// Calls that come later fail with [ErrClosed]. Closing again does nothing.
+func (s *Sender) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait()
+	s.stop()
+	<-s.ended
+	s.hangUp()
+}
+
+// begin admits a call, which says s.calls.Done at its end.
+func (s *Sender) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("sender: %w", ErrClosed)
+	}
+	s.calls.Add(1)
+	return nil
+}
+
+// client returns the client for a base URL, one for all calls to it.
+func (s *Sender) client(url string) pushv1.PushServiceClient {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.clients[url]
+	if !ok {
+		c = pushv1.NewPushServiceClient(s.http, url)
+		s.clients[url] = c
+	}
+	return c
+}
+
+// forget drops the clients of members that are gone.
+func (s *Sender) forget(_, now *discovery.Snapshot) {
+	inUse := make(map[string]bool)
+	for _, m := range now.Members {
+		inUse[baseURL(m)] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for url := range s.clients {
+		if !inUse[url] {
+			delete(s.clients, url)
+		}
+	}
+}
+
+func baseURL(m discovery.Member) string { return "http://" + m.RPCAddr }
+
+// snapshot waits, as long as ctx does, until the members are known.
+func (s *Sender) snapshot(ctx context.Context) (*discovery.Snapshot, error) {
+	select {
+	case <-s.view.Ready():
+		return s.view.Snapshot(), nil
+	default:
+	}
+	var err error
+	select {
+	case <-s.view.Ready():
+		return s.view.Snapshot(), nil
+	case <-s.ended:
+		err = fmt.Errorf("sender: the members cannot be watched: %w", cmp.Or(s.failed, ErrClosed))
+	case <-ctx.Done():
+		err = fmt.Errorf("sender: the registry has not named the members yet: %w", ctx.Err())
+	}
+	return nil, pushv1.NewError(connect.CodeUnavailable, &pushv1.ErrorDetail{Reason: pushv1.Reason_NO_MEMBERS}, err)
+}
+
+// Owner returns the member that owns user, and false while no member is on the ring, or with Via, where the members are not known.
+func (s *Sender) Owner(ctx context.Context, user string) (discovery.Member, bool) {
+	if s.view == nil {
+		return discovery.Member{}, false
+	}
+	snapshot, err := s.snapshot(ctx)
+	if err != nil {
+		return discovery.Member{}, false
+	}
+	return snapshot.Member(snapshot.Ring.Owner(user))
+}
+
+func (s *Sender) newMessageID() string { return s.prefix + strconv.FormatUint(s.last.Add(1), 36) }
+
+// withTimeout bounds ctx by what a request asks for, in milliseconds; 0 is the default, unless ctx has a deadline already.
+func withTimeout(ctx context.Context, milliseconds uint32) (context.Context, context.CancelFunc) {
+	if milliseconds > 0 {
+		return context.WithTimeout(ctx, time.Duration(milliseconds)*time.Millisecond)
+	}
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, pushv1.DefaultTimeout)
+}

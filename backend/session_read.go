@@ -1,0 +1,113 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+
+	"github.com/selvedge/selvedge/internal/reactor"
+)
+
+// read takes what the client sent, up to a budget, until the socket is empty or the handlers are behind. It runs on the loop.
+func (s *Session) read() {
+	buf := s.loop.Scratch()
+	for budget := readBudget; budget > 0; {
+		if s.pauseReading() {
+			return
+		}
+		n, err := reactor.Read(s.fd, buf)
+		switch {
+		case err == reactor.ErrAgain:
+			s.reg.Drained(reactor.Readable)
+			return
+		case err != nil:
+			s.end(ConnectionLost)
+			return
+		}
+		budget -= n
+		s.take(buf[:n])
+		if s.ended {
+			return
+		}
+	}
+	s.reg.Yield()
+}
+
+// take parses a chunk of the client's bytes. After the close began they are read only so that closing the socket does not
+// reset what the client has still to receive.
+func (s *Session) take(chunk []byte) {
+	if s.isClosing() {
+		return
+	}
+	err := s.reader.feed(chunk, s.frame)
+	var broken *violation
+	if errors.As(err, &broken) {
+		reason := ProtocolError
+		if broken.code == ws.StatusMessageTooBig {
+			reason = TooBig
+		}
+		s.beginClose(reason, broken.code, broken.text)
+	}
+}
+
+// errClosing stops the reader: frames behind a close frame are not looked at.
+var errClosing = errors.New("closing")
+
+// frame handles one frame or whole message from the client.
+func (s *Session) frame(op ws.OpCode, payload []byte) error {
+	switch op {
+	case ws.OpPing:
+		s.write(outgoing{frame: ws.MustCompileFrame(ws.NewPongFrame(payload))})
+	case ws.OpPong:
+	case ws.OpClose:
+		return s.peerClose(payload)
+	default:
+		s.deliver(Message{Data: append([]byte(nil), payload...), Binary: op == ws.OpBinary})
+	}
+	return nil
+}
+
+// peerClose answers a close frame with its own code (RFC 6455, 5.5.1).
+func (s *Session) peerClose(payload []byte) error {
+	if len(payload) == 1 {
+		return &violation{ws.StatusProtocolError, "a close frame's code has two bytes"}
+	}
+	code := ws.StatusNormalClosure
+	if len(payload) >= 2 {
+		given, reason := ws.ParseCloseFrameData(payload)
+		if !validCloseCode(given) {
+			return &violation{ws.StatusProtocolError, fmt.Sprintf("code %d cannot stand in a close frame", given)}
+		}
+		if !utf8.ValidString(reason) {
+			return &violation{ws.StatusInvalidFramePayloadData, "the reason is not UTF-8"}
+		}
+		code = given
+	}
+	s.beginClose(ClosedByClient, code, "")
+	return errClosing
+}
+
+func (s *Session) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state >= closing
+}
+
+// pauseReading stops the loop from reading while the inbox is full; the handlers' goroutine has it resumed.
+func (s *Session) pauseReading() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = s.state < closing && (len(s.inbox) >= inboxMessages || s.inboxBytes >= s.backend.cfg.MessageBytes)
+	return s.paused
+}
+
+// deliver hands a message to the service's handler, behind those before it.
+func (s *Session) deliver(m Message) {
+	s.mu.Lock()
+	s.inbox = append(s.inbox, m)
+	s.inboxBytes += len(m.Data)
+	s.mu.Unlock()
+	s.handle()
+}

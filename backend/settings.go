@@ -1,0 +1,30 @@
+package backend
+
+import (
+	"errors"
+
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/config"
+)
+
+// FromSettings makes a Config of what file, environment and flags say; the handlers are still to be set. It opens nothing but token
+// files.
+func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
+	membership, err := s.Membership()
+	if err != nil {
+		return Config{}, err
+	}
+	b := s.Backend
+	cfg := Config{
+		ID: b.ID, Service: b.Service, Listen: b.Listen, RPC: b.RPC.Addr, Admin: s.Admin.Addr, Advertise: b.Advertise, Weight: b.Weight,
+		Membership: membership, MessageBytes: b.MessageBytes, QueueBytes: b.QueueBytes, OnMove: OnMove(b.OnMove),
+		Move:         Pace{Spread: b.Move.Spread, MaxPerSecond: b.Move.MaxPerSecond},
+		DrainTimeout: s.DrainTimeout, StateDir: s.StateDir, Logger: log,
+	}
+	var errs [3]error
+	cfg.RPCToken, errs[0] = s.Token("backend.rpc.token_file", b.RPC.TokenFile)
+	cfg.PeerToken, errs[1] = s.Token("backend.rpc.peer_token_file", b.RPC.PeerTokenFile)
+	cfg.AdminToken, errs[2] = s.Token("admin.token_file", s.Admin.TokenFile)
+	return cfg, errors.Join(errs[:]...)
+}
