@@ -1,0 +1,72 @@
+# Selvedge. `make help` lists the targets; nothing has to be installed beforehand but Go, and for `make test` what apt can install.
+
+SHELL       := /bin/bash
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN         := $(CURDIR)/bin
+GO_SOURCES   = $(shell git ls-files -co --exclude-standard '*.go' go.mod go.sum 'backend/chat/web')
+PROTOS      := backend/pushv1/push.proto internal/peerv1/peer.proto
+LINT_MODULE := internal/tools/lint
+# Flags of `make run` and `make test`, such as DEV_FLAGS='--listen 127.0.0.1:9999' and TEST_FLAGS='-run TestKill'.
+DEV_FLAGS   ?=
+TEST_FLAGS  ?=
+
+.PHONY: help run test build check bench consul tools generate deps js clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## build and start `selvedge dev`: everything in one process, nothing to install
+	@exec $(BIN)/selvedge dev $(DEV_FLAGS)
+
+build: $(BIN)/selvedge ## bin/selvedge, static, with the version in it
+
+$(BIN)/selvedge: $(GO_SOURCES)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ .
+
+test: deps consul js build ## every test, on real parts; installs or builds what it needs
+	go test -race -timeout 30m $(TEST_FLAGS) ./...
+
+check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
+	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
+	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./...
+	@echo '== modules'; go mod tidy -diff
+	@echo '== lint'; $(BIN)/golangci-lint run ./...
+	@echo '== generated code'; ./internal/tools/generate.sh check
+	@echo '== known vulnerabilities'; ./internal/tools/vulnerabilities.sh
+
+bench: ## the Go benchmarks of all packages
+	go test -run '^$$' -bench . -benchmem ./...
+
+generate: tools ## write the code that is generated from the protos
+	./internal/tools/generate.sh write
+
+# What tests and checks need. Each line says what it installs; what is there already is left alone.
+
+deps:
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm
+
+consul: $(if $(shell command -v consul),,$(BIN)/consul)
+
+$(BIN)/consul: internal/tools/go.mod internal/tools/go.sum
+	@echo 'building the pinned Consul server (some minutes, once)'
+	go build -C internal/tools -o $@ github.com/hashicorp/consul
+	@touch $@
+
+js: internal/systemtest/testdata/js/node_modules/.stamp
+
+internal/systemtest/testdata/js/node_modules/.stamp: internal/systemtest/testdata/js/package.json internal/systemtest/testdata/js/package-lock.json
+	@echo 'installing the JavaScript clients that the tests use'
+	npm ci --prefix internal/systemtest/testdata/js --no-audit --no-fund
+	@touch $@
+
+tools: $(BIN)/.tools
+	@./internal/tools/apt.sh protoc:protobuf-compiler
+
+$(BIN)/.tools: $(LINT_MODULE)/go.mod $(LINT_MODULE)/go.sum
+	@echo 'building linters and generators (some minutes, once)'
+	@mkdir -p $(BIN)
+	go build -C $(LINT_MODULE) -o $(BIN)/ tool
+	@touch $@
+
+clean: ## remove what was built
+	rm -rf $(BIN) internal/systemtest/testdata/js/node_modules
