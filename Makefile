@@ -10,7 +10,7 @@ LINT_MODULE := internal/tools/lint
 DEV_FLAGS   ?=
 TEST_FLAGS  ?=
 
-.PHONY: help run test build check bench consul tools generate deps js clean
+.PHONY: help run test build check sim chaos bench bench-sessions bench-push consul tools generate deps js clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ check: tools ## format, vet, lint, generated code up to date, known vulnerabilit
 	@echo '== generated code'; ./internal/tools/generate.sh check
 	@echo '== known vulnerabilities'; ./internal/tools/vulnerabilities.sh
 
-bench: ## the Go benchmarks of all packages
-	go test -run '^$$' -bench . -benchmem ./...
+sim: ## the ownership protocol in 10,000 simulated worlds
+	go test -race -count=1 -run 'TestWorlds' ./internal/homing -v -rapid.checks=10000
+
+chaos: consul build ## a minute of killing, restarting, draining and adding real processes under pushes
+	SELVEDGE_CHAOS=60s go test -race -count=1 -run 'TestChaos' -v ./internal/systemtest | grep -vE '^\s*(\{|$$)'
 
 generate: tools ## write the code that is generated from the protos
 	./internal/tools/generate.sh write

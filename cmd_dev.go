@@ -79,15 +79,15 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		Membership:   edge.Membership{Memory: registry},
 		DrainTimeout: devDrain, Logger: log,
 	}
-	pushes, err := newPushPorts(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer pushes.close()
+	pushes := new(pushPorts)
 	cfg.AdminHandler = pushes
 	e, err := edge.New(cfg)
 	if err != nil {
 		return usage(err)
+	}
+	defer pushes.close()
+	if err := pushes.open(cfg, log); err != nil {
+		return err
 	}
 
 	group, ctx := errgroup.WithContext(ctx)

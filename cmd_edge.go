@@ -59,16 +59,16 @@ func newEdge(g *global) *cobra.Command {
 	return cmd
 }
 
-// runEdge runs an edge whose admin port passes pushes on to the service of each call's route.
+// runEdge runs an edge whose admin port passes pushes on to its services.
 func runEdge(cmd *cobra.Command, cfg edge.Config, log *zap.Logger) error {
-	pushes, err := newPushPorts(cfg, log)
+	pushes := new(pushPorts)
+	cfg.AdminHandler = pushes
+	e, err := edge.New(cfg)
 	if err != nil {
 		return usage(err)
 	}
 	defer pushes.close()
-	cfg.AdminHandler = pushes
-	e, err := edge.New(cfg)
-	if err != nil {
+	if err := pushes.open(cfg, log); err != nil {
 		return usage(err)
 	}
 	return e.Run(cmd.Context())
@@ -77,40 +77,39 @@ func runEdge(cmd *cobra.Command, cfg edge.Config, log *zap.Logger) error {
 // pushPorts is the push service of an edge's admin port: a sender for each service that its routes name. A caller chooses with the
 // header Selvedge-Service; an edge with one service needs none.
 type pushPorts struct {
-	senders  map[string]*sender.Sender
+	senders  []*sender.Sender
+	names    []string
 	handlers map[string]http.Handler
 }
 
 const serviceHeader = "Selvedge-Service"
 
-func newPushPorts(cfg edge.Config, log *zap.Logger) (*pushPorts, error) {
-	p := &pushPorts{senders: make(map[string]*sender.Sender), handlers: make(map[string]http.Handler)}
-	for _, service := range cfg.ServiceNames() {
+// open makes the senders, before the first request comes.
+func (p *pushPorts) open(cfg edge.Config, log *zap.Logger) error {
+	log = log.Named("push").WithOptions(zap.IncreaseLevel(zap.WarnLevel)) // the edge itself tells of changes of the ring
+	p.names = cfg.ServiceNames()
+	p.handlers = make(map[string]http.Handler)
+	for _, service := range p.names {
 		s, err := sender.New(sender.Config{
-			Service: service, Membership: cfg.Membership, Token: os.Getenv("SELVEDGE_TOKEN"), Logger: log.Named("push"),
+			Service: service, Membership: cfg.Membership, Token: os.Getenv("SELVEDGE_TOKEN"), Logger: log,
 		})
 		if err != nil {
-			p.close()
-			return nil, err
+			return err
 		}
-		p.senders[service], p.handlers[service] = s, s.Handler()
+		p.senders = append(p.senders, s)
+		p.handlers[service] = s.Handler()
 	}
-	return p, nil
+	return nil
 }
 
 func (p *pushPorts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	service := r.Header.Get(serviceHeader)
-	handler := p.handlers[service]
-	if service == "" && len(p.handlers) == 1 {
-		for _, handler = range p.handlers {
-		}
+	if service == "" && len(p.names) == 1 {
+		service = p.names[0]
 	}
+	handler := p.handlers[service]
 	if handler == nil {
-		names := make([]string, 0, len(p.handlers))
-		for name := range p.handlers {
-			names = append(names, name)
-		}
-		http.Error(w, "name one of this edge's services in the header "+serviceHeader+": "+strings.Join(names, ", "), http.StatusNotFound)
+		http.Error(w, "name one of this edge's services in the header "+serviceHeader+": "+strings.Join(p.names, ", "), http.StatusNotFound)
 		return
 	}
 	handler.ServeHTTP(w, r)

@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -120,6 +120,7 @@ func (g *global) logger() (*zap.Logger, error) {
 	cfg.Sampling = nil
 	cfg.DisableCaller, cfg.DisableStacktrace = true, true
 	cfg.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	cfg.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
 	switch g.logFormat {
 	case "json":
 	case "console":

@@ -174,6 +174,9 @@ func (c Config) check() error {
 			fail("Services[%q]: a timeout is negative; leave it zero for the default", name)
 		}
 	}
+	if c.Membership.Backends != "" && len(c.Services) > 1 {
+		fail("Membership.Backends names no services, and the routes name %d: put the members into a registry file", len(c.Services))
+	}
 	if _, err := tunnel.ParseEngine(cmp.Or(c.Engine, "auto")); err != nil {
 		fail("Engine: %w", err)
 	}

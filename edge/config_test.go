@@ -13,6 +13,10 @@ func TestConfigRefused(t *testing.T) {
 		says   string
 	}{
 		"no membership":   {func(c *Config) { c.Membership = Membership{} }, "name exactly one"},
+		"a list for two services": {func(c *Config) {
+			c.Membership = Membership{Backends: "b1=127.0.0.1:1"}
+			c.Routes = []Route{{Path: "/", Service: "a"}, {Path: "/b", Service: "b"}}
+		}, "registry file"},
 		"bad list":        {func(c *Config) { c.Membership = Membership{Backends: "b1"} }, "members of service"},
 		"listen":          {func(c *Config) { c.Listen = []Listener{{Addr: "8080"}} }, "HOST:PORT"},
 		"admin":           {func(c *Config) { c.Admin.Addr = "8081" }, "HOST:PORT"},

@@ -35,7 +35,6 @@ func (m Membership) Open(service string, log *zap.Logger) (Source, error) {
 		return nil, fmt.Errorf("discovery: %d sources of members are given; name exactly one: "+
 			"--consul ADDR, --backends LIST or --registry FILE", named)
 	}
-	log = log.With(zap.String("service", service))
 	switch {
 	case m.Consul != nil:
 		return opened(NewConsul(*m.Consul, log))

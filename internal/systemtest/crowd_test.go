@@ -14,7 +14,7 @@ import (
 func TestThousandUsers(t *testing.T) {
 	c := newCluster(t, 3, 2)
 	users := userNames(1000)
-	devices := connect(t, users, 2, c.edges...)
+	devices := online(t, users, 2, c.edges...)
 
 	t.Run("devices are at their users' owner", func(t *testing.T) {
 		owner := c.owners(users)

@@ -27,7 +27,14 @@ type device struct {
 	received map[string]int // messages, by text
 	closes   []closing
 	backend  string // that holds it now; "" while it is not connected
-	opened   int    // connections so far
+	conns    []*connection
+}
+
+// connection is one of a device's connections, as the device saw it.
+type connection struct {
+	opened time.Time      // when it got the hello
+	ended  time.Time      // zero: it has not
+	got    map[string]int // messages, by text
 }
 
 type deviceOptions struct {
@@ -50,8 +57,8 @@ type crowd struct {
 	wg      sync.WaitGroup
 }
 
-// connect brings perUser devices of each user online, half of them through each edge, and waits until all are connected.
-func connect(t testing.TB, users []string, perUser int, edges ...*frontDoor) *crowd {
+// online brings perUser devices of each user online, half of them through each edge, and waits until all are connected.
+func online(t testing.TB, users []string, perUser int, edges ...*frontDoor) *crowd {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	c := &crowd{t: t, stop: stop}
@@ -133,6 +140,7 @@ func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // read logs what the connection brings until it ends. The first message is the hello.
 func (d *device) read(conn net.Conn, tried func()) {
 	var from string
+	var log *connection
 	for {
 		op, payload, err := readFrame(conn)
 		if err != nil || op == ws.OpClose {
@@ -143,6 +151,9 @@ func (d *device) read(conn net.Conn, tried func()) {
 			d.mu.Lock()
 			d.backend = ""
 			d.closes = append(d.closes, end)
+			if log != nil {
+				log.ended = time.Now()
+			}
 			d.mu.Unlock()
 			tried()
 			return
@@ -152,15 +163,17 @@ func (d *device) read(conn net.Conn, tried func()) {
 			if json.Unmarshal(payload, &hello) == nil {
 				from = hello.Hello.Backend
 			}
+			log = &connection{opened: time.Now(), got: make(map[string]int)}
 			d.mu.Lock()
 			d.backend = from
-			d.opened++
+			d.conns = append(d.conns, log)
 			d.mu.Unlock()
 			tried()
 			continue
 		}
 		d.mu.Lock()
 		d.received[string(payload)]++
+		log.got[string(payload)]++
 		d.mu.Unlock()
 	}
 }
@@ -193,17 +206,6 @@ func (d *device) ends() []closing {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]closing(nil), d.closes...)
-}
-
-// of lists the devices of users for which want holds.
-func (c *crowd) of(want func(user string) bool) []*device {
-	var list []*device
-	for _, d := range c.devices {
-		if want(d.user) {
-			list = append(list, d)
-		}
-	}
-	return list
 }
 
 // await waits until ok holds for every device.
@@ -242,7 +244,7 @@ func (c *crowd) wantOnce(texts ...string) {
 	}
 }
 
-// closesSince counts the connections that ended, less those counted before.
+// closes counts the connections that ended.
 func (c *crowd) closes() int {
 	n := 0
 	for _, d := range c.devices {

@@ -27,7 +27,7 @@ func TestConsulOutage(t *testing.T) {
 func outage(t *testing.T, wiped bool) {
 	c := newCluster(t, 3, 2)
 	users := userNames(60)
-	devices := connect(t, users, 2, c.edges...)
+	devices := online(t, users, 2, c.edges...)
 
 	c.consul.Stop()
 	away := time.Now()
@@ -43,7 +43,7 @@ func outage(t *testing.T, wiped bool) {
 		}
 		devices.wantOnce(text)
 		if latecomers == nil && time.Since(away) > discovery.HeartbeatTTL/2 {
-			latecomers = connect(t, []string{"late-1", "late-2", "late-3"}, 2, c.edges...)
+			latecomers = online(t, []string{"late-1", "late-2", "late-3"}, 2, c.edges...)
 			late = append(late, "late-1", "late-2", "late-3")
 		}
 		if past := time.Since(away); past < discovery.HeartbeatTTL+2*time.Second {

@@ -48,7 +48,7 @@ func tour(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := readSteps(t, "../../README.md")
-	tabs := func() *crowd { return connect(t, []string{"alice", "bob"}, 1, &frontDoor{addr: "127.0.0.1:8080"}) }
+	tabs := func() *crowd { return online(t, []string{"alice", "bob"}, 1, &frontDoor{addr: "127.0.0.1:8080"}) }
 
 	if steps[0].commands != "make run\n" {
 		t.Fatalf("the tour begins with %q", steps[0].commands)
