@@ -135,7 +135,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = zap.NewNop()
 	}
 	if c.Metrics == nil {
-		c.Metrics = newRegistry()
+		c.Metrics = admin.NewRegistry()
 	}
 	return c
 }

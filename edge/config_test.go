@@ -12,7 +12,7 @@ func TestConfigRefused(t *testing.T) {
 		change func(*Config)
 		says   string
 	}{
-		"no membership":   {func(c *Config) { c.Membership = Membership{} }, "name exactly one"},
+		"no membership": {func(c *Config) { c.Membership = Membership{} }, "name exactly one"},
 		"a list for two services": {func(c *Config) {
 			c.Membership = Membership{Backends: "b1=127.0.0.1:1"}
 			c.Routes = []Route{{Path: "/", Service: "a"}, {Path: "/b", Service: "b"}}

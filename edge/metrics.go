@@ -5,17 +5,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
-
-// newRegistry returns what an edge reports to where it was given no registry: itself, the process and the Go runtime.
-func newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
-}
 
 // metrics are the edge's own, apart from those of services. Labels are bounded: services and reasons come from the configuration and
 // the code, status codes are folded by codeLabel.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -17,6 +18,13 @@ type Config struct {
 	Show  prometheus.Gatherer // served at /metrics
 	Page  http.Handler        // served at /; nil: nothing is
 	RPC   http.Handler        // served below every path that starts with /selvedge. (the push service); nil: nothing is
+}
+
+// NewRegistry returns a registry that holds the metrics of the process and the Go runtime; its owner adds its own.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // Handler returns the listener's handler.
