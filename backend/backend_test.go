@@ -85,6 +85,14 @@ func (c *cluster) add(change func(*backend.Config)) *member {
 		}
 	})
 	c.members = append(c.members, m)
+	testkit.Eventually(c.t, 5*time.Second, func() bool {
+		for _, m := range c.members {
+			if metric(c.t, m.registry, "selvedge_ring_members") < float64(len(c.members)) {
+				return false
+			}
+		}
+		return true
+	}, "all members to know each other")
 	return m
 }
 

@@ -120,7 +120,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Move.MaxPerSecond, 0.05)
 	def(&c.DrainTimeout, 60*time.Second)
 	if c.Metrics == nil {
-		c.Metrics = prometheus.NewRegistry()
+		c.Metrics = admin.NewRegistry()
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()

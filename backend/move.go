@@ -24,6 +24,7 @@ const (
 	moveAgain     = 10 * time.Second       // before a user is moved a second time; doubled for each time
 	moveAgainMost = 10 * time.Minute
 	drainSeen     = 3 * time.Second // for a drain to show in this member's own view
+	drainWithin   = 0.5             // of DrainTimeout, all close frames are sent; the rest is for clients to answer them
 
 	handlerTimeout = 2 * time.Second // for the service's handlers to return once all sessions are closed
 )
@@ -197,6 +198,11 @@ func (p Pace) rate(moving, sessions int) float64 {
 	return max(1, min(float64(moving)/p.Spread.Seconds(), p.MaxPerSecond*float64(sessions)))
 }
 
+// drainRate is rate, or as much more as it takes to be done before timeout: an operator who gives less time wants that.
+func (p Pace) drainRate(sessions int, timeout time.Duration) float64 {
+	return max(p.rate(sessions, sessions), float64(sessions)/(drainWithin*timeout.Seconds()))
+}
+
 // drain leaves the ring and sends the sessions away. It returns nil when none is left.
 func (b *Backend) drain(self chan<- discovery.Member) error {
 	b.draining.Store(true)
@@ -206,7 +212,7 @@ func (b *Backend) drain(self chan<- discovery.Member) error {
 	self <- b.member(discovery.Draining)
 	b.awaitLeft(ctx)
 
-	rate := b.cfg.Move.rate(b.table.len(), b.table.len())
+	rate := b.cfg.Move.drainRate(b.table.len(), b.cfg.DrainTimeout)
 	tick := time.NewTicker(moveTick)
 	defer tick.Stop()
 	var allowance float64

@@ -27,7 +27,7 @@ func TestPaceRate(t *testing.T) {
 
 func TestMoveRecord(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
-	at := func(d time.Duration) time.Time { return start.Add(d) }
+	at := start.Add
 	var r moveRecord
 	if r.tooSoon(at(-time.Hour), start) {
 		t.Error("never moved, and left alone")
@@ -45,8 +45,8 @@ func TestMoveRecord(t *testing.T) {
 	}
 	// It came back: 10 s, then 20, 40, ... up to ten minutes.
 	now := start
-	for _, rest := range []time.Duration{10, 20, 40, 80, 160, 320, 600, 600, 600} {
-		rest *= time.Second
+	for _, seconds := range []int{10, 20, 40, 80, 160, 320, 600, 600, 600} {
+		rest := time.Duration(seconds) * time.Second
 		since := now.Add(time.Second)
 		if !r.tooSoon(since, now.Add(rest-1)) || r.tooSoon(since, now.Add(rest)) {
 			t.Errorf("moved %d times: is not left alone for %v", r.times, rest)

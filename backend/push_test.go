@@ -214,6 +214,45 @@ func TestBroadcastPresenceDisconnect(t *testing.T) {
 	}
 }
 
+// A broadcast's id, too, names one message.
+func TestBroadcastRepeatsAndReuse(t *testing.T) {
+	c := newCluster(t, 2, func(cfg *backend.Config) { cfg.OnMove = backend.MoveKeep })
+	alice, bob := c.members[0].dial(t, "alice", "/"), c.members[1].dial(t, "bob", "/")
+	s := newSender(t, sender.Config{Membership: sender.Membership{Memory: c.registry}})
+	once := sender.Message{Data: []byte("once"), ID: "m1"}
+	for range 3 {
+		if n, _, err := s.Broadcast(context.Background(), once); n != 2 || err != nil {
+			t.Fatalf("%d sessions, %v; a repeat must say what the first said", n, err)
+		}
+	}
+	other := sender.Message{Data: []byte("other"), ID: "m1"}
+	if _, _, err := s.Broadcast(context.Background(), other); connect.CodeOf(err) != connect.CodeAlreadyExists {
+		t.Errorf("other payload, same id: %v; want already_exists", err)
+	}
+	if _, _, err := s.Broadcast(context.Background(), sender.Text("after")); err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range []*client{alice, bob} {
+		client.want("once")
+		client.want("after")
+	}
+}
+
+func TestPushRefusesMisuse(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	for name, push := range map[string]func() (int, error){
+		"no user":      func() (int, error) { return c.members[0].Push(context.Background(), "", backend.Text("x")) },
+		"text, not so": func() (int, error) { return c.members[0].Push(context.Background(), "a", backend.Text("\xff")) },
+		"an id of 1 KB": func() (int, error) {
+			return c.members[0].Push(context.Background(), "a", backend.Text("x"), backend.WithMessageID(strings.Repeat("x", 1024)))
+		},
+	} {
+		if _, err := push(); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%s: %v; want invalid_argument", name, err)
+		}
+	}
+}
+
 // Whatever speaks HTTP can push.
 func TestPushByJSON(t *testing.T) {
 	c := newCluster(t, 2, func(cfg *backend.Config) { cfg.RPCToken = "s3cret" })

@@ -195,7 +195,7 @@ func TestSlowHandler(t *testing.T) {
 	testkit.Eventually(t, 15*time.Second, func() bool { return handled.Load() == messages }, "every message to be handled")
 }
 
-// Tiny messages, too, are not read ahead without end.
+// More tiny messages than an inbox holds: reading pauses and resumes many times, and every one is handled.
 func TestSlowHandlerWithTinyMessages(t *testing.T) {
 	gate, started := make(chan struct{}), make(chan struct{}, 1)
 	var handled atomic.Int64

@@ -50,8 +50,8 @@ func call[R any](ctx context.Context, s *Sender, user string, try func(context.C
 				return none, err
 			}
 			last = err
-			if connect.CodeOf(err) != connect.CodeUnavailable {
-				break
+			if connect.CodeOf(err) == connect.CodeAborted {
+				break // who is asked makes no difference; time does
 			}
 		}
 		pause := time.NewTimer(time.Duration(mathrand.Int64N(int64(backoff))))
@@ -64,11 +64,14 @@ func call[R any](ctx context.Context, s *Sender, user string, try func(context.C
 	}
 }
 
-// isRetryable tells whether another try, here or at another member, may settle the call.
+// isRetryable tells whether another try, here or at another member, may settle the call. While ctx lasts, a call that was cancelled was so by
+// the member's end, and an unknown error that no member sent is the connection's.
 func isRetryable(err error) bool {
 	switch connect.CodeOf(err) {
-	case connect.CodeUnavailable, connect.CodeAborted:
+	case connect.CodeUnavailable, connect.CodeAborted, connect.CodeCanceled:
 		return true
+	case connect.CodeUnknown:
+		return !connect.IsWireError(err)
 	default:
 		return false
 	}

@@ -50,8 +50,8 @@ const (
 type PeerServiceClient interface {
 	// Hello tells who the asked member is and by which ring it decides.
 	Hello(context.Context, *connect.Request[HelloRequest]) (*connect.Response[HelloResponse], error)
-	// Deliver hands a push to the user's home (hops 1: the home decides whom else to tell) or asks a member for its own
-	// sessions only (hops 2: a leaf, which never passes it on).
+	// Deliver hands a push to the user's home (hops 2: the home decides whom else to tell) or asks a member for its own
+	// sessions only (hops 3: a leaf, which never passes it on).
 	Deliver(context.Context, *connect.Request[DeliverRequest]) (*connect.Response[DeliverResponse], error)
 	// Broadcast delivers to the asked member's own sessions.
 	Broadcast(context.Context, *connect.Request[BroadcastRequest]) (*connect.Response[BroadcastResponse], error)
@@ -143,8 +143,8 @@ func (c *peerServiceClient) Disconnect(ctx context.Context, req *connect.Request
 type PeerServiceHandler interface {
 	// Hello tells who the asked member is and by which ring it decides.
 	Hello(context.Context, *connect.Request[HelloRequest]) (*connect.Response[HelloResponse], error)
-	// Deliver hands a push to the user's home (hops 1: the home decides whom else to tell) or asks a member for its own
-	// sessions only (hops 2: a leaf, which never passes it on).
+	// Deliver hands a push to the user's home (hops 2: the home decides whom else to tell) or asks a member for its own
+	// sessions only (hops 3: a leaf, which never passes it on).
 	Deliver(context.Context, *connect.Request[DeliverRequest]) (*connect.Response[DeliverResponse], error)
 	// Broadcast delivers to the asked member's own sessions.
 	Broadcast(context.Context, *connect.Request[BroadcastRequest]) (*connect.Response[BroadcastResponse], error)

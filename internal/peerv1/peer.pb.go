@@ -338,7 +338,7 @@ type DeliverRequest struct {
 	Caller        *Caller                `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
 	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	Message       *Message               `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	Hops          uint32                 `protobuf:"varint,4,opt,name=hops,proto3" json:"hops,omitempty"`                                  // members it passed, the first one included
+	Hops          uint32                 `protobuf:"varint,4,opt,name=hops,proto3" json:"hops,omitempty"`                                  // members it is at or has passed, the asked one included
 	RemainingMs   uint32                 `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // of the push's deadline; a duration, since clocks differ
 	ExceptSession string                 `protobuf:"bytes,6,opt,name=except_session,json=exceptSession,proto3" json:"except_session,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -420,7 +420,7 @@ func (x *DeliverRequest) GetExceptSession() string {
 type DeliverResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Callee        *Callee                `protobuf:"bytes,1,opt,name=callee,proto3" json:"callee,omitempty"`
-	Sessions      []string               `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"` // ids of the sessions that took it, here or (hops 1) anywhere
+	Sessions      []string               `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"` // ids of the sessions that took it, here or (hops 2) anywhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

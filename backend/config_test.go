@@ -1,0 +1,94 @@
+package backend
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/selvedge/selvedge/internal/discovery"
+)
+
+func TestConfigDefaults(t *testing.T) {
+	host, _ := os.Hostname()
+	c := Config{}.withDefaults()
+	if c.ID != host || c.Service != "default" || c.Listen != ":9000" || c.RPC != "127.0.0.1:9100" || c.Admin != "" || c.Weight != 1 ||
+		c.Device != "query:device" || c.MessageBytes != 1<<20 || c.QueueBytes != 256<<10 || c.HandshakeTimeout != 5*time.Second ||
+		c.OnMove != MoveRange || c.Move != (Pace{2 * time.Second, 10 * time.Second, 0.05}) || c.DrainTimeout != time.Minute ||
+		c.Metrics == nil || c.Logger == nil {
+		t.Errorf("defaults: %+v", c)
+	}
+	if err := c.check(); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+	set := Config{ID: "b7", Service: "chat", Weight: 9, QueueBytes: 1, Move: Pace{Spread: time.Hour}}.withDefaults()
+	if set.ID != "b7" || set.Service != "chat" || set.Weight != 9 || set.QueueBytes != 1 || set.Move.Spread != time.Hour {
+		t.Errorf("what is set was changed: %+v", set)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   []string // parts of the error; none: it is accepted
+	}{
+		{"as it is", func(*Config) {}, nil},
+		{"no id", func(c *Config) { c.ID = "" }, []string{"ID", "name the member"}},
+		{"weight 0", func(c *Config) { c.Weight = -1 }, []string{"Weight: -1", "1 to 1,000"}},
+		{"weight 1001", func(c *Config) { c.Weight = 1001 }, []string{"Weight: 1001"}},
+		{"weight 1000", func(c *Config) { c.Weight = 1000 }, nil},
+		{"on_move", func(c *Config) { c.OnMove = "all" }, []string{`OnMove: "all"`, "range or keep"}},
+		{"share above 1", func(c *Config) { c.Move.MaxPerSecond = 5 }, []string{"Move.MaxPerSecond: 5", "0 to 1"}},
+		{"share below 0", func(c *Config) { c.Move.MaxPerSecond = -.1 }, []string{"Move.MaxPerSecond"}},
+		{"message bytes", func(c *Config) { c.MessageBytes = -1 }, []string{"MessageBytes"}},
+		{"queue bytes", func(c *Config) { c.QueueBytes = -1 }, []string{"QueueBytes"}},
+		{"settle", func(c *Config) { c.Move.Settle = -1 }, []string{"Move.Settle", "above 0"}},
+		{"drain timeout", func(c *Config) { c.DrainTimeout = -1 }, []string{"DrainTimeout"}},
+		{"device", func(c *Config) { c.Device = "nonsense" }, []string{"Device"}},
+		{"RPC off loopback", func(c *Config) { c.RPC = "10.0.0.1:9100" }, []string{"RPCToken (rpc.token_file)", "PeerToken (rpc.peer_token_file)", "127.0.0.1"}},
+		{"RPC off loopback, half the tokens", func(c *Config) { c.RPC, c.RPCToken = "10.0.0.1:9100", "t" }, []string{"PeerToken"}},
+		{"RPC off loopback, tokens", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = "10.0.0.1:9100", "t", "p" }, nil},
+		{"RPC on IPv6 loopback", func(c *Config) { c.RPC = "[::1]:9100" }, nil},
+		{"RPC everywhere", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = ":9100", "t", "p" }, []string{"set Advertise"}},
+		{"RPC everywhere, advertised", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken, c.Advertise = ":9100", "t", "p", "h" }, nil},
+		{"RPC is no address", func(c *Config) { c.RPC = "nine" }, []string{"no host:port"}},
+		{"admin off loopback", func(c *Config) { c.Admin = ":8081" }, []string{"AdminToken (admin.token_file)"}},
+		{"admin off loopback, token", func(c *Config) { c.Admin, c.AdminToken = ":8081", "t" }, nil},
+	} {
+		c := Config{ID: "b1"}.withDefaults()
+		test.change(&c)
+		err := c.check()
+		if (err == nil) != (test.want == nil) {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		for _, part := range test.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %q does not say %q", test.name, err, part)
+			}
+		}
+	}
+	// All at once.
+	err := Config{Weight: -1, OnMove: "x", Device: "x"}.withDefaults().check()
+	for _, part := range []string{"Weight", "OnMove", "Device"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not name %s", err, part)
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	if _, err := New(Config{ID: "b1"}); err == nil {
+		t.Error("no membership, and no error")
+	}
+	cfg := Config{ID: "b1", Membership: Membership{Memory: discovery.NewMemory()}, Metrics: prometheus.NewRegistry()}
+	if _, err := New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "metrics") {
+		t.Errorf("two members, one registry: %v", err)
+	}
+}
