@@ -133,7 +133,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	if b.reactor, err = reactor.New(0); err != nil {
 		return fmt.Errorf("backend: %w", err)
 	}
-	defer b.reactor.Close()
+	defer func() { _ = b.reactor.Close() }() // has no error to tell
 	defer b.peers.close()
 	listeners, err := b.listen(ctx)
 	if err != nil {

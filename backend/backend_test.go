@@ -119,13 +119,6 @@ func (m *member) dial(t *testing.T, user, path string) *client {
 	return &client{conn, t}
 }
 
-func (c *client) send(text string) {
-	c.t.Helper()
-	if err := wsutil.WriteClientText(c, []byte(text)); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
 func (c *client) want(text string) {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))

@@ -320,7 +320,7 @@ func TestHandshake(t *testing.T) {
 		s.write([]byte(handshake("alice", "Sec-WebSocket-Protocol: v0")))
 		answer := s.answer()
 		<-opened
-		if _, there := answer.Header["Sec-Websocket-Protocol"]; there || answer.StatusCode != 101 {
+		if _, there := answer.Header["Sec-Websocket-Protocol"]; there || answer.StatusCode != http.StatusSwitchingProtocols {
 			t.Errorf("%s, %v", answer.Status, answer.Header)
 		}
 	})
