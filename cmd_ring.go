@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -21,8 +22,13 @@ func newRing(g *global) *cobra.Command {
 		Short: "Show who owns which users",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			if !cmd.Flags().Changed("log-level") {
+				g.logLevel = "warn" // the ring is what one wants to see
+			}
+		},
 	}
-	cmd.AddCommand(newRingOwner(g), newRingShow(g))
+	cmd.AddCommand(newRingOwner(g), newRingShow(g), newRingDiff(g), newRingSimulate(g))
 	return cmd
 }
 
@@ -64,10 +70,11 @@ func newRingOwner(g *global) *cobra.Command {
 func newRingShow(g *global) *cobra.Command {
 	var r reach
 	cmd := &cobra.Command{
-		Use:     "show",
-		Short:   "Show the members and the share of users that each owns",
-		Example: `  selvedge ring show --consul 127.0.0.1:8500 --service chat`,
-		Args:    noArgs,
+		Use:   "show",
+		Short: "Show the members and the share of users that each owns",
+		Example: `  selvedge ring show --consul 127.0.0.1:8500 --service chat
+  selvedge ring show --via 127.0.0.1:8081 --output json > before.json`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			asJSON, err := g.json()
 			if err != nil {
@@ -120,7 +127,13 @@ func (r *reach) ring(ctx context.Context, g *global) (*pushv1.ShowResponse, *has
 	return view, ring, nil
 }
 
-// ringLine is one member as it is printed.
+// ringPrint is a ring as it is printed, and as `ring diff` reads it.
+type ringPrint struct {
+	Service string     `json:"service"`
+	Ring    string     `json:"ring"` // its digest
+	Members []ringLine `json:"members"`
+}
+
 type ringLine struct {
 	ID     string  `json:"id"`
 	Addr   string  `json:"addr"`
@@ -128,22 +141,23 @@ type ringLine struct {
 	Weight uint32  `json:"weight"`
 	State  string  `json:"state"`
 	Health string  `json:"health"`
+	InRing bool    `json:"in_ring"`
 	Share  float64 `json:"share"` // of all users, 0 to 1
 }
 
 func printRing(out *printer, view *pushv1.ShowResponse, ring *hashring.Ring) error {
 	lines := make([]ringLine, len(view.Members))
 	for i, m := range view.Members {
-		lines[i] = ringLine{m.Id, m.Addr, m.Rpc, m.Weight, m.State, m.Health, ring.Share(m.Id)}
+		lines[i] = ringLine{m.Id, m.Addr, m.Rpc, m.Weight, m.State, m.Health, m.InRing, ring.Share(m.Id)}
 	}
 	if out.asJSON {
-		return out.line("", map[string]any{"service": view.Service, "ring": view.Digest, "members": lines})
+		return out.line("", ringPrint{view.Service, view.Digest, lines})
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "service %s, ring %s, %s on it\n", view.Service, view.Digest, count(ring.Len(), "member"))
 	width, most := len("MEMBER"), 0.0
 	for _, l := range lines {
-		width, most = max(width, len(l.ID)), max(most, l.Share)
+		width, most = max(width, utf8.RuneCountInString(l.ID)), max(most, l.Share)
 	}
 	fmt.Fprintf(&text, "%-*s  %7s  %-20s  %6s  %-8s  %s", width, "MEMBER", "SHARE", "", "WEIGHT", "STATE", "ADDRESS")
 	for _, l := range lines {

@@ -19,6 +19,7 @@ func peakToMean(r *Ring) float64 {
 }
 
 func TestPeakToMean(t *testing.T) {
+	t.Parallel()
 	const sets = 30
 	for _, tt := range []struct {
 		members int
@@ -37,6 +38,7 @@ func TestPeakToMean(t *testing.T) {
 }
 
 func TestSharesFollowWeights(t *testing.T) {
+	t.Parallel()
 	const sets = 5
 	worst := 0.0
 	for set := range sets {
@@ -60,6 +62,7 @@ func TestSharesFollowWeights(t *testing.T) {
 
 // When a member leaves, its keys spread over all others as evenly as the rest did.
 func TestALeaversKeysSpread(t *testing.T) {
+	t.Parallel()
 	members := equalMembers(0, 20)
 	r := mustNew(t, members)
 	leaver := members[7].ID
@@ -94,6 +97,7 @@ func TestMemory(t *testing.T) {
 
 // Owner is one cache line for nearly every key, which is what its speed rests on, and agrees with the points there.
 func TestIndexAnswersNearlyEveryHash(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 10, 100, 1000} {
 		r := mustNew(t, equalMembers(0, n))
 		missed := 0
@@ -114,6 +118,7 @@ func TestIndexAnswersNearlyEveryHash(t *testing.T) {
 
 // A few cells reach over the border of two places or blocks. All their hashes have the owner of the point there.
 func TestCellsAreNotSplit(t *testing.T) {
+	t.Parallel()
 	r := mustNew(t, equalMembers(0, 300))
 	for i, p := range r.points {
 		if i > 0 && r.points[i-1].cell() == p.cell() {

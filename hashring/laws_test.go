@@ -60,6 +60,7 @@ func same(t *rapid.T, a, b *Ring) {
 }
 
 func TestOwnerIsTheNaiveOne(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		members := genMembers(t)
 		r, err := New(members)
@@ -79,6 +80,7 @@ func TestOwnerIsTheNaiveOne(t *testing.T) {
 }
 
 func TestOrderDoesNotMatter(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		members := genMembers(t)
 		a, err := New(members)
@@ -94,6 +96,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 }
 
 func TestWithAndWithoutEqualNew(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		_, after, _ := genChange(t)
 		anew, err := New(after.Members())
@@ -105,6 +108,7 @@ func TestWithAndWithoutEqualNew(t *testing.T) {
 }
 
 func TestAChangeMovesKeysOfThatMemberOnly(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		before, after, id := genChange(t)
 		for _, h := range append(genHashes(t), naiveOf(before).edges(300)...) {
@@ -121,6 +125,7 @@ func TestAChangeMovesKeysOfThatMemberOnly(t *testing.T) {
 }
 
 func TestMoreWeightOnlyGains(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		before := genRing(t)
 		m := Member{ID: "grows", Weight: rapid.IntRange(0, 3).Draw(t, "weight")}
@@ -142,6 +147,7 @@ func TestMoreWeightOnlyGains(t *testing.T) {
 }
 
 func TestDiffAgreesWithOwnerAndShare(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		before, after := genRing(t), genRing(t)
 		if rapid.Bool().Draw(t, "related") {
@@ -184,6 +190,7 @@ func TestDiffAgreesWithOwnerAndShare(t *testing.T) {
 }
 
 func TestSharesAddUp(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := genRing(t)
 		var sum float64 // of multiples of 2^-48: exact
@@ -201,6 +208,7 @@ func TestSharesAddUp(t *testing.T) {
 }
 
 func TestSuccessorsWalkTheRing(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := genRing(t)
 		key := rapid.String().Draw(t, "key")
@@ -223,6 +231,7 @@ func TestSuccessorsWalkTheRing(t *testing.T) {
 
 // TestAnyPoints leaves the mixed sequence aside: rings whose points crowd, coincide, or leave blocks empty.
 func TestAnyPoints(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		const owners = 5
 		w := rapid.IntRange(1, 12).Draw(t, "weight")

@@ -151,6 +151,7 @@ func TestGoldenVectors(t *testing.T) {
 // TestJavaScript runs an implementation that knows SPEC.md only against the golden file and against rings that no one
 // has seen before.
 func TestJavaScript(t *testing.T) {
+	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
 		t.Skip("node is not installed")
