@@ -6,14 +6,15 @@ BIN         := $(CURDIR)/bin
 GO_SOURCES   = $(shell git ls-files -co --exclude-standard '*.go' go.mod go.sum 'backend/chat/web')
 PROTOS      := backend/pushv1/push.proto internal/peerv1/peer.proto
 LINT_MODULE := internal/tools/lint
-# Flags of `make run` and `make test`, such as DEV_FLAGS='--listen 127.0.0.1:9999' and TEST_FLAGS='-run TestKill'.
+# Flags of what is run, such as DEV_FLAGS='--listen 127.0.0.1:9999', TEST_FLAGS='-run TestChaos', BENCH_FLAGS=-short.
 DEV_FLAGS   ?=
 TEST_FLAGS  ?=
+BENCH_FLAGS ?=
 
-.PHONY: help run test build check sim chaos bench bench-sessions bench-push consul tools generate deps js clean
+.PHONY: help run test build check sim chaos bench bench-ring bench-sessions bench-push consul tools generate deps js clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## build and start `selvedge dev`: everything in one process, nothing to install
 	@exec $(BIN)/selvedge dev $(DEV_FLAGS)
@@ -25,14 +26,27 @@ $(BIN)/selvedge: $(GO_SOURCES)
 
 test: deps consul js build ## every test, on real parts; installs or builds what it needs
 	go test -race -timeout 30m $(TEST_FLAGS) ./...
+	go test -C internal/bench/ring .
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
-	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./...
+	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring .
 	@echo '== modules'; go mod tidy -diff
 	@echo '== lint'; $(BIN)/golangci-lint run ./...
 	@echo '== generated code'; ./internal/tools/generate.sh check
 	@echo '== known vulnerabilities'; ./internal/tools/vulnerabilities.sh
+
+bench: bench-ring bench-sessions bench-push ## the side-by-side tables; JSON and plots go to bench/out
+
+bench-ring: ## the ring beside those of nginx, HAProxy, Envoy, Maglev and five Go packages
+	go run -C internal/bench/ring .
+
+bench-sessions: build ## what a session costs behind the edge, nginx and HAProxy, and 20,000 held at once
+	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy
+	go run ./internal/bench/cmd/bench sessions $(BENCH_FLAGS)
+
+bench-push: build ## what a push costs with 1, 2 and 4 backends
+	go run ./internal/bench/cmd/bench push $(BENCH_FLAGS)
 
 sim: ## the routing of pushes, in 10,000 drawn worlds whose members all have different views
 	go test -race -count=1 -run TestRouteLaws -v ./internal/homing -rapid.checks=10000
@@ -46,7 +60,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps:
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 

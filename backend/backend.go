@@ -173,7 +173,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	var drained error
 	select {
 	case <-b.view.Ready():
-		b.log.Info("serving", zap.Stringer("addr", b.addr), zap.Stringer("rpc", b.rpcAddr), zap.String("service", b.cfg.Service))
+		b.log.Info("serving", zap.Stringer("addr", b.addr), zap.Stringer("rpc", b.rpcAddr), zap.Any("admin", b.adminAddr), zap.String("service", b.cfg.Service))
 		close(b.ready)
 		select {
 		case <-ctx.Done():

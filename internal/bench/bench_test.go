@@ -1,0 +1,157 @@
+package bench_test
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/selvedge/selvedge/internal/bench"
+)
+
+// The test binary is the client process too, when a benchmark starts it as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "clients" {
+		if err := bench.Clients(os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(code) }), goleak.IgnoreCurrent())
+}
+
+// binary is the program under test, built once.
+var binary = sync.OnceValues(func() (string, error) {
+	path, err := filepath.Abs("../../bin/selvedge")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("make", "-C", "../..", "build").CombinedOutput()
+	if err != nil {
+		return "", errors.New("make build: " + err.Error() + "\n" + string(out))
+	}
+	return path, nil
+})
+
+func env(t *testing.T) bench.Env {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bench.Env{Binary: path, Clients: []string{os.Args[0], "clients"}, Progress: func(line string) { t.Log(line) }}
+}
+
+func TestSessionsShort(t *testing.T) {
+	e := env(t)
+	start := time.Now()
+	report, err := bench.Sessions(t.Context(), e, bench.SessionsShort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("took %v", time.Since(start))
+	cfg := report.Config
+	if len(report.Rows) != 3 {
+		t.Fatalf("%d proxies; want the edge, nginx and HAProxy", len(report.Rows))
+	}
+	for _, row := range report.Rows {
+		m := row.Median
+		if m.UpgradeCPU <= 0 || m.UpgradeCPU > 100_000 || m.Echoed != float64(cfg.Sessions) || len(row.Rounds) != cfg.Rounds {
+			t.Errorf("%s: %+v", row.Name, m)
+		}
+		// Of few sessions the edge's memory is lost in what its heap grows and shrinks by; the others' is not.
+		if row.Name == "nginx" && (m.Bytes < 1_000 || m.Bytes > 100_000) {
+			t.Errorf("%s: %.0f bytes per session", row.Name, m.Bytes)
+		}
+		if !strings.ContainsAny(row.Version, "0123456789abcdef") {
+			t.Errorf("%s has version %q", row.Name, row.Version)
+		}
+	}
+	if x := report.Total; x.Held != cfg.Total || x.Echoed != cfg.Total || x.Edges < 2 || x.Seconds <= 0 || x.UpgradeCPU <= 0 {
+		t.Errorf("held at once: %+v", x)
+	}
+	checkOutput(t, report, "sessions", "selvedge edge", "nginx", "HAProxy", "Held at once: 300 sessions")
+}
+
+func TestPushShort(t *testing.T) {
+	e := env(t)
+	start := time.Now()
+	report, err := bench.Push(t.Context(), e, bench.PushShort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("took %v", time.Since(start))
+	for i, row := range report.Rows {
+		m := row.Median
+		if row.Backends != report.Config.Backends[i] || len(row.Rounds) != report.Config.Rounds {
+			t.Errorf("row %d: %d backends, %d rounds", i, row.Backends, len(row.Rounds))
+		}
+		if m.PerSecond <= 0 || m.ClosedCPU <= 0 || m.PacedCPU <= 0 || row.Changed.PerSecond <= 0 {
+			t.Errorf("%d backends: %+v", row.Backends, m)
+		}
+		if m.ClientP50 <= 0 || m.ClientP99 < m.ClientP50 || m.AnswerP50 <= 0 || m.AnswerP99 < m.AnswerP50 {
+			t.Errorf("%d backends, latencies: %+v", row.Backends, m)
+		}
+		if least := report.Config.Paced + 2*report.Config.Users; row.Messages != row.Pushes || row.Messages < least {
+			t.Errorf("%d backends: %d pushes, %d delivered; want as many, and at least %d", row.Backends, row.Pushes, row.Messages, least)
+		}
+	}
+	checkOutput(t, report, "push", "CPU us/push", "asks/push")
+}
+
+// checkOutput checks that the table names what it should, that the JSON can be read, and that the plot is XML.
+func checkOutput(t *testing.T, report bench.Report, name string, words ...string) {
+	t.Helper()
+	var text strings.Builder
+	if err := report.Table().WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range words {
+		if !strings.Contains(text.String(), word) {
+			t.Errorf("the table does not say %q:\n%s", word, text.String())
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "out")
+	if err := bench.Save(dir, report); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decoded struct {
+		Benchmark string
+		Rows      []map[string]any
+	}
+	if err := json.Unmarshal(data, &decoded); err != nil || decoded.Benchmark != name || len(decoded.Rows) == 0 {
+		t.Errorf("%s.json: %v, %+v", name, err, decoded)
+	}
+	plot, err := os.Open(filepath.Join(dir, name+".svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plot.Close()
+	for decoder := xml.NewDecoder(plot); ; {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("%s.svg: %v", name, err)
+		}
+	}
+}
+
+func TestMissingBinary(t *testing.T) {
+	_, err := bench.Sessions(t.Context(), bench.Env{Binary: filepath.Join(t.TempDir(), "none")}, bench.SessionsShort())
+	if err == nil || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("%v; want an error that says what to do", err)
+	}
+}

@@ -1,0 +1,93 @@
+// Command bench runs the side-by-side benchmarks of a built selvedge: `bench sessions` and `bench push`. It prints a table
+// and writes JSON and a plot. See the package bench for what is measured; `make bench-sessions` and `make bench-push` run it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/selvedge/selvedge/internal/bench"
+)
+
+// clientsCommand is how the program starts itself as a client process.
+const clientsCommand = "clients"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("which one? bench sessions | push, with -help for its flags")
+	}
+	switch name := args[0]; name {
+	case clientsCommand:
+		signal.Ignore(os.Interrupt, syscall.SIGTERM) // the parent decides, and ends the input
+		return bench.Clients(os.Stdin, os.Stdout)
+	case "sessions":
+		flags, short, env, out := newFlags(name)
+		given := bench.SessionsDefaults()
+		flags.IntVar(&given.Sessions, "n", given.Sessions, "sessions on each proxy in each round")
+		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
+		flags.IntVar(&given.Total, "total", given.Total, "sessions held at once in the end, over as many edges as they need")
+		_ = flags.Parse(args[1:]) // exits on errors
+		if *short {
+			given = bench.SessionsShort()
+		}
+		report, err := bench.Sessions(ctx, *env, given)
+		if err != nil {
+			return err
+		}
+		return show(report, *out)
+	case "push":
+		flags, short, env, out := newFlags(name)
+		given := bench.PushDefaults()
+		flags.IntVar(&given.Users, "users", given.Users, "online users")
+		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
+		_ = flags.Parse(args[1:]) // exits on errors
+		if *short {
+			given = bench.PushShort()
+		}
+		report, err := bench.Push(ctx, *env, given)
+		if err != nil {
+			return err
+		}
+		return show(report, *out)
+	default:
+		return fmt.Errorf("%q is none of sessions, push", name)
+	}
+}
+
+// newFlags makes the flags that all benchmarks have.
+func newFlags(name string) (flags *flag.FlagSet, short *bool, env *bench.Env, out *string) {
+	self, _ := os.Executable() // without it the first client process fails, and says so
+	env = &bench.Env{
+		Clients:  []string{self, clientsCommand},
+		Progress: func(line string) { fmt.Fprintln(os.Stderr, line) },
+	}
+	flags = newFlagSet(name)
+	short = flags.Bool("short", false, "take seconds, to see that it works; other numbers are ignored")
+	flags.StringVar(&env.Binary, "binary", filepath.Join("bin", "selvedge"), "`FILE` of the selvedge under test")
+	out = flags.String("out", filepath.Join("bench", "out"), "`DIRECTORY` for JSON and plot")
+	return flags, short, env, out
+}
+
+func newFlagSet(name string) *flag.FlagSet { return flag.NewFlagSet("bench "+name, flag.ExitOnError) }
+
+func show(report bench.Report, out string) error {
+	if err := report.Table().WriteText(os.Stdout); err != nil {
+		return err
+	}
+	return bench.Save(out, report)
+}

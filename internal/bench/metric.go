@@ -1,0 +1,62 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// scrape reads a metric from the operator's listener at addr and adds up its values over all labels.
+func scrape(ctx context.Context, addr, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("metrics of %s: %s", addr, response.Status)
+	}
+	return sumMetric(response.Body, name)
+}
+
+// sumMetric reads Prometheus' text format. A metric that is not there is an error: it was renamed, and 0 would be a lie.
+func sumMetric(text io.Reader, name string) (sum float64, err error) {
+	found := false
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %s: %w", name, err)
+		}
+		sum += value
+		found = true
+	}
+	if !found && lines.Err() == nil {
+		return 0, fmt.Errorf("no metric %s", name)
+	}
+	return sum, lines.Err()
+}
+
+// freeAddr is an address that nobody listened on a moment ago, for the one listener whose address a backend does not tell. Should
+// another process take it first, the backend does not come up, and says so.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}

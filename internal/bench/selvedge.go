@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/selvedge/selvedge/backend/sender"
+)
+
+// Env is what a benchmark stands on.
+type Env struct {
+	// Binary is the path of the selvedge under test.
+	Binary string
+	// Clients is the command that starts a process which runs [Clients].
+	Clients []string
+	// Progress is told, in a line each, what goes on. It must not be nil.
+	Progress func(line string)
+}
+
+// cluster is a set of backends that found each other through a registry file.
+type cluster struct {
+	env      Env
+	dir      string // holds the registry file; removed by kill
+	registry string
+	backends []*member
+	edges    []*frontDoor
+}
+
+type member struct {
+	*process
+	id, addr, rpc, admin string
+}
+
+type frontDoor struct {
+	*process
+	addr, admin string
+}
+
+// startCluster starts n backends. They come up on ports of the system's choice, then are written into the registry, and it
+// returns when all of them see a ring of n.
+func startCluster(ctx context.Context, env Env, n int) (c *cluster, err error) {
+	dir, err := os.MkdirTemp("", "selvedge-bench-")
+	if err != nil {
+		return nil, err
+	}
+	c = &cluster{env: env, dir: dir, registry: filepath.Join(dir, "registry.yaml")}
+	defer func() {
+		if err != nil {
+			c.kill()
+		}
+	}()
+	if err := os.WriteFile(c.registry, []byte("services: {default: []}\n"), 0o600); err != nil {
+		return c, err
+	}
+	for i := range n {
+		id := fmt.Sprintf("b%d", i+1)
+		admin, err := freeAddr()
+		if err != nil {
+			return c, err
+		}
+		p, err := c.start(id, "serving", "backend", "--id", id, "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--admin", admin)
+		if err != nil {
+			return c, err
+		}
+		c.backends = append(c.backends, &member{process: p, id: id, admin: admin})
+	}
+	var list strings.Builder
+	for _, b := range c.backends {
+		entry, err := b.up(ctx)
+		if err != nil {
+			return c, err
+		}
+		b.addr, b.rpc = entry.text("addr"), entry.text("rpc")
+		fmt.Fprintf(&list, "\n  - {id: %s, addr: %q, rpc: %q}", b.id, b.addr, b.rpc)
+	}
+	if err := c.publish("services:\n  default:" + list.String() + "\n"); err != nil {
+		return c, err
+	}
+	for _, b := range c.backends {
+		if err := awaitRing(ctx, b.rpc, n); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// publish replaces the registry at once: a reader sees the old one or the new one.
+func (c *cluster) publish(text string) error {
+	if err := os.WriteFile(c.registry+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(c.registry+".new", c.registry)
+}
+
+// addEdge starts an edge in front of the backends and returns when it knows them.
+func (c *cluster) addEdge(ctx context.Context) (*frontDoor, error) {
+	name := fmt.Sprintf("edge %d", len(c.edges)+1)
+	p, err := c.start(name, "edge is listening", "edge", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	e := &frontDoor{process: p}
+	c.edges = append(c.edges, e)
+	entry, err := p.up(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.addr, e.admin = entry.text("addr"), entry.text("admin")
+	return e, awaitRing(ctx, e.admin, len(c.backends))
+}
+
+func (c *cluster) start(name, awaited string, args ...string) (*process, error) {
+	args = append(args, "--registry", c.registry, "--log-format", "json")
+	return startProcess(name, exec.Command(c.env.Binary, args...), awaited)
+}
+
+// asks is how many questions the backends have put to each other about pushes so far.
+func (c *cluster) asks(ctx context.Context) (float64, error) {
+	var sum float64
+	for _, b := range c.backends {
+		n, err := scrape(ctx, b.admin, "selvedge_backend_asks_total")
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+func (c *cluster) pids() []int {
+	var pids []int
+	for _, b := range c.backends {
+		pids = append(pids, b.pid())
+	}
+	return pids
+}
+
+func (c *cluster) kill() {
+	for _, e := range c.edges {
+		e.kill()
+	}
+	for _, b := range c.backends {
+		b.kill()
+	}
+	_ = os.RemoveAll(c.dir) // a folder of two small files, in the system's folder for such
+}
+
+// awaitRing waits until the process with a push service at addr decides by a ring of n members.
+func awaitRing(ctx context.Context, addr string, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	asker, err := sender.New(sender.Config{Via: "http://" + addr})
+	if err != nil {
+		return err
+	}
+	defer asker.Close()
+	for {
+		inRing := 0
+		ring, err := asker.Ring(ctx)
+		for _, m := range ring.GetMembers() {
+			if m.InRing {
+				inRing++
+			}
+		}
+		if inRing == n {
+			return nil
+		}
+		if pause(ctx, 20*time.Millisecond) != nil {
+			return fmt.Errorf("%s has a ring of %d members instead of %d: %w", addr, inRing, n, errors.Join(ctx.Err(), err))
+		}
+	}
+}
