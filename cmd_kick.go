@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"github.com/selvedge/selvedge/backend/sender"
 )
 
 func newKick(g *global) *cobra.Command {
@@ -17,31 +19,19 @@ func newKick(g *global) *cobra.Command {
 		Example: `  selvedge kick alice --reason "signed out" --via http://127.0.0.1:8081`,
 		Args:    func(cmd *cobra.Command, args []string) error { return usage(cobra.ExactArgs(1)(cmd, args)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			asJSON, err := g.json()
-			if err != nil {
-				return err
-			}
-			log, err := g.logger()
-			if err != nil {
-				return err
-			}
-			s, err := r.open(log)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			sessions, err := s.Disconnect(cmd.Context(), args[0], device, code, reason)
-			if err != nil {
-				return err
-			}
-			out := newPrinter(cmd.OutOrStdout(), asJSON)
-			if err := out.line("closed "+count(sessions, "session"), map[string]any{"user": args[0], "sessions": sessions}); err != nil {
-				return err
-			}
-			if sessions == 0 {
-				return &exitError{exitNobody, errors.New("nobody is online")}
-			}
-			return nil
+			return r.call(cmd, g, func(s *sender.Sender, out *printer) error {
+				sessions, err := s.Disconnect(cmd.Context(), args[0], device, code, reason)
+				if err != nil {
+					return err
+				}
+				if err := out.line("closed "+count(sessions, "session"), map[string]any{"user": args[0], "sessions": sessions}); err != nil {
+					return err
+				}
+				if sessions == 0 {
+					return &exitError{exitNobody, errors.New("nobody is online")}
+				}
+				return nil
+			})
 		},
 	}
 	flags := cmd.Flags()

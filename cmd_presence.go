@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/backend/sender"
 )
 
 // presenceLine is one session as it is printed.
@@ -33,24 +34,13 @@ func newPresence(g *global) *cobra.Command {
 		Example: `  selvedge presence alice bob --via http://127.0.0.1:8081`,
 		Args:    someArgs,
 		RunE: func(cmd *cobra.Command, users []string) error {
-			asJSON, err := g.json()
-			if err != nil {
-				return err
-			}
-			log, err := g.logger()
-			if err != nil {
-				return err
-			}
-			s, err := r.open(log)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			list, err := s.Presence(cmd.Context(), users...)
-			if err != nil {
-				return err
-			}
-			return printPresence(newPrinter(cmd.OutOrStdout(), asJSON), list)
+			return r.call(cmd, g, func(s *sender.Sender, out *printer) error {
+				list, err := s.Presence(cmd.Context(), users...)
+				if err != nil {
+					return err
+				}
+				return printPresence(out, list)
+			})
 		},
 	}
 	r.bind(cmd.Flags())

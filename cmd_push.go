@@ -59,14 +59,6 @@ func newPush(g *global) *cobra.Command {
 }
 
 func (f *pushFlags) run(cmd *cobra.Command, g *global) error {
-	asJSON, err := g.json()
-	if err != nil {
-		return err
-	}
-	log, err := g.logger()
-	if err != nil {
-		return err
-	}
 	users, err := f.users(cmd.InOrStdin())
 	if err != nil {
 		return usage(err)
@@ -75,24 +67,22 @@ func (f *pushFlags) run(cmd *cobra.Command, g *global) error {
 	if err != nil {
 		return usage(err)
 	}
-	s, err := f.open(log)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	if f.all {
-		return f.broadcast(ctx, cmd.OutOrStdout(), s, message, asJSON)
-	}
-	var results []sender.Result
-	if len(users) == 1 {
-		result, _ := s.Push(ctx, users[0], message) // the error stands in the result
-		results = []sender.Result{result}
-	} else if results, err = s.PushMany(ctx, users, message); err != nil {
-		return err
-	}
-	return report(cmd.OutOrStdout(), results, asJSON)
+	return f.call(cmd, g, func(s *sender.Sender, out *printer) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+		defer cancel()
+		if f.all {
+			return broadcast(ctx, s, message, out)
+		}
+		if len(users) == 1 {
+			result, _ := s.Push(ctx, users[0], message) // the error stands in the result
+			return report([]sender.Result{result}, out)
+		}
+		results, err := s.PushMany(ctx, users, message)
+		if err != nil {
+			return err
+		}
+		return report(results, out)
+	})
 }
 
 // pushLine is one user's result as it is printed.
@@ -106,8 +96,7 @@ type pushLine struct {
 }
 
 // report prints a line per user. The exit code is that of the worst: an error, then nobody reached.
-func report(w io.Writer, results []sender.Result, asJSON bool) error {
-	out := newPrinter(w, asJSON)
+func report(results []sender.Result, out *printer) error {
 	reached, failed := 0, 0
 	for _, r := range results {
 		line := pushLine{User: r.User, Sessions: r.Sessions, MessageID: r.MessageID, Outcome: "OFFLINE"}
@@ -138,12 +127,11 @@ func report(w io.Writer, results []sender.Result, asJSON bool) error {
 	return nil
 }
 
-func (f *pushFlags) broadcast(ctx context.Context, w io.Writer, s *sender.Sender, m sender.Message, asJSON bool) error {
+func broadcast(ctx context.Context, s *sender.Sender, m sender.Message, out *printer) error {
 	sessions, unanswered, err := s.Broadcast(ctx, m)
 	if err != nil {
 		return err
 	}
-	out := newPrinter(w, asJSON)
 	text := "delivered to " + count(sessions, "session")
 	if len(unanswered) > 0 {
 		text += "; no answer from " + strings.Join(unanswered, ", ")

@@ -97,3 +97,21 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 	s, err := sender.New(cfg)
 	return s, usage(err)
 }
+
+// call has f use the service that the flags reach, and print what it finds.
+func (r *reach) call(cmd *cobra.Command, g *global, f func(s *sender.Sender, out *printer) error) error {
+	asJSON, err := g.json()
+	if err != nil {
+		return err
+	}
+	log, err := g.logger()
+	if err != nil {
+		return err
+	}
+	s, err := r.open(log)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return f(s, newPrinter(cmd.OutOrStdout(), asJSON))
+}

@@ -71,7 +71,7 @@ func TestChaos(t *testing.T) {
 	judge(t, logs, devices, events)
 }
 
-// disturb does the n-th harm, and says which.
+// disturb does the n-th harm, and says which. Every fourth time as many backends are there as before.
 func (c *cluster) disturb(n int) string {
 	ids := make([]string, 0, len(c.backends))
 	for id := range c.backends {
@@ -94,7 +94,8 @@ func (c *cluster) disturb(n int) string {
 	default:
 		c.backends[victim].signal(syscall.SIGTERM)
 		delete(c.backends, victim)
-		return "drain"
+		c.addBackend(fmt.Sprintf("n%d", n))
+		return "drain, and a new one in its place"
 	}
 }
 
