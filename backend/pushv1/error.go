@@ -4,11 +4,15 @@ import (
 	"errors"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 )
 
 // NewError makes an error of the push service: a Connect code, and a detail that tells errors of one code apart.
 func NewError(code connect.Code, detail *ErrorDetail, err error) *connect.Error {
 	e := connect.NewError(code, err)
+	if proto.Size(detail) == 0 {
+		return e // it would tell nothing
+	}
 	if d, err := connect.NewErrorDetail(detail); err == nil {
 		e.AddDetail(d)
 	}
