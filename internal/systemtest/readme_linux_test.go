@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,11 +17,12 @@ import (
 	"github.com/selvedge/selvedge/internal/testkit"
 )
 
-// insideVariable tells the test binary that it runs in a network namespace of its own.
+// insideVariable tells the test binary that it runs in namespaces of its own.
 const insideVariable = "SELVEDGE_TEST_INSIDE"
 
 // TestReadme runs every command of the README as it is written, in order, and holds what they print against what the README says
-// one sees. The commands use the default ports, so all of it happens in a network namespace of its own.
+// one sees. The commands use the default ports and kill processes by name, so all of it happens in network and process namespaces
+// of its own.
 func TestReadme(t *testing.T) {
 	if os.Getenv(insideVariable) != "" {
 		tour(t)
@@ -31,7 +33,7 @@ func TestReadme(t *testing.T) {
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestReadme$", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
@@ -44,7 +46,7 @@ func TestReadme(t *testing.T) {
 
 // tour walks through the README. Where it says to open two tabs, two devices connect.
 func tour(t *testing.T) {
-	if err := loopbackUp(); err != nil {
+	if err := errors.Join(loopbackUp(), ownProc()); err != nil {
 		t.Fatal(err)
 	}
 	steps := readSteps(t, "../../README.md")
@@ -179,6 +181,17 @@ func (s *shell) run(step step) {
 func (s *shell) end() {
 	s.t.Helper()
 	s.run(step{commands: "wait"})
+}
+
+// ownProc mounts the /proc of this process namespace, where pkill looks.
+func ownProc() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	return nil
 }
 
 // loopbackUp brings up the loopback interface of a fresh network namespace.
