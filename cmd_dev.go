@@ -86,7 +86,7 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		return usage(err)
 	}
 	defer pushes.close()
-	if err := pushes.open(cfg, log); err != nil {
+	if err := pushes.open(e, cfg.ServiceNames()); err != nil {
 		return err
 	}
 

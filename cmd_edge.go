@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
@@ -41,7 +40,7 @@ func newEdge(g *global) *cobra.Command {
 				}
 				cfg.Routes = []edge.Route{{Service: service, Key: key}}
 			}
-			return runEdge(cmd, cfg, log)
+			return runEdge(cmd, cfg)
 		},
 	}
 	flags := cmd.Flags()
@@ -60,7 +59,7 @@ func newEdge(g *global) *cobra.Command {
 }
 
 // runEdge runs an edge whose admin port passes pushes on to its services.
-func runEdge(cmd *cobra.Command, cfg edge.Config, log *zap.Logger) error {
+func runEdge(cmd *cobra.Command, cfg edge.Config) error {
 	pushes := new(pushPorts)
 	cfg.AdminHandler = pushes
 	e, err := edge.New(cfg)
@@ -68,7 +67,7 @@ func runEdge(cmd *cobra.Command, cfg edge.Config, log *zap.Logger) error {
 		return usage(err)
 	}
 	defer pushes.close()
-	if err := pushes.open(cfg, log); err != nil {
+	if err := pushes.open(e, cfg.ServiceNames()); err != nil {
 		return usage(err)
 	}
 	return e.Run(cmd.Context())
@@ -84,15 +83,12 @@ type pushPorts struct {
 
 const serviceHeader = "Selvedge-Service"
 
-// open makes the senders, before the first request comes.
-func (p *pushPorts) open(cfg edge.Config, log *zap.Logger) error {
-	log = log.Named("push").WithOptions(zap.IncreaseLevel(zap.WarnLevel)) // the edge itself tells of changes of the ring
-	p.names = cfg.ServiceNames()
+// open makes the senders, before the first request comes. They see the members that the edge routes by.
+func (p *pushPorts) open(e *edge.Edge, services []string) error {
+	p.names = services
 	p.handlers = make(map[string]http.Handler)
-	for _, service := range p.names {
-		s, err := sender.New(sender.Config{
-			Service: service, Membership: cfg.Membership, Token: os.Getenv("SELVEDGE_TOKEN"), Logger: log,
-		})
+	for _, service := range services {
+		s, err := sender.New(sender.Config{Service: service, View: e.View(service), Token: os.Getenv("SELVEDGE_TOKEN")})
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/reactor"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
@@ -87,6 +88,15 @@ func New(cfg Config) (*Edge, error) {
 		s.dialFailures = e.metrics.dialFailures.WithLabelValues(name)
 	}
 	return e, nil
+}
+
+// View is what the edge routes a service's requests by, for others in this process that must see the same; nil where no route names the
+// service. It is followed while Run runs.
+func (e *Edge) View(service string) *discovery.View {
+	if s := e.services[service]; s != nil {
+		return s.view
+	}
+	return nil
 }
 
 // Ready is closed when the edge listens. It stays open if Run fails before that.

@@ -16,12 +16,14 @@ type Membership = discovery.Membership
 // Consul names a Consul agent; the zero value is the local one, or the one that Consul's environment variables name.
 type Consul = discovery.ConsulConfig
 
-// Config is a sender's configuration. Either Membership or Via is given.
+// Config is a sender's configuration. One of Membership, View and Via is given.
 type Config struct {
 	// Service is the name under which the members stand in the registry. Default: "default".
 	Service string
 	// Membership says where the members are found; the sender then calls each user's home directly.
 	Membership Membership
+	// View, in place of Membership, is one that this process follows already and goes on running: edges route and push by one.
+	View *discovery.View
 	// Via is the URL of any member's RPC port, or of an edge's admin port, through which everything goes.
 	Via string
 	// Token is the bearer token of the push service; empty where it asks for none.
@@ -31,11 +33,17 @@ type Config struct {
 }
 
 func (c Config) check() error {
+	given := 0
+	for _, set := range []bool{c.Via != "", c.View != nil, c.Membership != (Membership{})} {
+		if set {
+			given++
+		}
+	}
+	if given > 1 {
+		return errors.New("more than one of Via, View and Membership are given; choose one")
+	}
 	if c.Via == "" {
 		return nil // Membership checks itself
-	}
-	if c.Membership != (Membership{}) {
-		return errors.New("both Via and Membership are given; choose one")
 	}
 	if u, err := url.Parse(c.Via); err != nil || u.Scheme != "http" || u.Host == "" {
 		return fmt.Errorf("Via: %q is no URL of a push service; want http://HOST:PORT", c.Via)

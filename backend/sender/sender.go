@@ -66,6 +66,13 @@ func New(cfg Config) (*Sender, error) {
 		close(s.ended)
 		return s, nil
 	}
+	if cfg.View != nil {
+		stop() // nothing of ours is to be ended by it
+		s.view = cfg.View
+		unsubscribe := s.view.Subscribe(s.forget)
+		s.stop = sync.OnceFunc(func() { unsubscribe(); close(s.ended) })
+		return s, nil
+	}
 	source, err := cfg.Membership.Open(cfg.Service, cfg.Logger)
 	if err != nil {
 		stop()
