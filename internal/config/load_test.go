@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,8 +28,10 @@ routes:
   - {host: chat.example.com, path: /ws, service: chat, key: "query:user"}
   - {path: /, service: chat, key: none, timeout: 30s, body_bytes: 1048576}
 services:
-  chat: {connect_timeout: 2s, retries: 3}
-backend: {id: b1, weight: 2, move: {spread: 20s, max_per_second: 0.1}, rpc: {addr: "127.0.0.1:9100"}}
+  chat: {connect_timeout: 2s, retries: 3, on_move: close, panic_threshold: 0}
+  game: {panic_threshold: 0.8}
+  web: {retries: 1}
+backend: {id: b1, weight: 2, move: {spread: 20s, max_per_second: 0.1, grace: 3s}, rpc: {addr: "127.0.0.1:9100", trust_refused: false}}
 drain_timeout: 45s
 `
 
@@ -53,10 +56,17 @@ func TestLaterSourcesWin(t *testing.T) {
 	if r := s.Routes[1]; r.Timeout != 30*time.Second || r.BodyBytes != 1<<20 || r.Key != "none" {
 		t.Errorf("route: %+v", r)
 	}
-	if v := s.Services["chat"]; v.ConnectTimeout != 2*time.Second || v.Retries != 3 {
+	if v := s.Services["chat"]; v.ConnectTimeout != 2*time.Second || v.Retries != 3 || v.OnMove != "close" {
 		t.Errorf("service: %+v", v)
 	}
-	if m := s.Backend.Move; m.Spread != 20*time.Second || m.MaxPerSecond != 0.1 {
+	m, err := s.Membership()
+	if want := map[string]float64{"chat": 0, "game": 0.8}; err != nil || !maps.Equal(m.Consul.PanicThreshold, want) {
+		t.Errorf("panic thresholds: %+v, %v; want %v", m.Consul, err, want)
+	}
+	if trust := s.Backend.RPC.TrustRefused; trust == nil || *trust {
+		t.Errorf("trust_refused: %v", trust)
+	}
+	if m := s.Backend.Move; m.Spread != 20*time.Second || m.MaxPerSecond != 0.1 || m.Grace != 3*time.Second {
 		t.Errorf("move: %+v", m)
 	}
 }
@@ -90,6 +100,18 @@ func TestErrorsSayWhere(t *testing.T) {
 	}
 	if _, err := Load(Sources{Env: []string{"SELVEDGE_BACKEND__WEIGHT=heavy"}}); err == nil || !strings.Contains(err.Error(), "weight") {
 		t.Errorf("bad variable: %v", err)
+	}
+}
+
+func TestPanicThresholdIsAShare(t *testing.T) {
+	for _, value := range []string{"-0.1", "1.1", "50", ".nan"} {
+		s, err := Load(Sources{File: write(t, "services: {chat: {panic_threshold: "+value+"}}"), Env: []string{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Membership(); err == nil || !strings.Contains(err.Error(), "services.chat.panic_threshold") {
+			t.Errorf("%s: %v", value, err)
+		}
 	}
 }
 

@@ -49,11 +49,13 @@ type Route struct {
 	BodyBytes int64         `koanf:"body_bytes"`
 }
 
-// Service is how an edge treats the members of a service.
+// Service is how the members of a service are treated: by an edge, but for PanicThreshold, which counts wherever they are watched.
 type Service struct {
+	OnMove          string        `koanf:"on_move"` // keep, close
 	ConnectTimeout  time.Duration `koanf:"connect_timeout"`
 	ResponseTimeout time.Duration `koanf:"response_timeout"`
 	Retries         int           `koanf:"retries"`
+	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 
 // Limits are per process.
@@ -80,6 +82,7 @@ type Backend struct {
 type Move struct {
 	Spread       time.Duration `koanf:"spread"`
 	MaxPerSecond float64       `koanf:"max_per_second"`
+	Grace        time.Duration `koanf:"grace"` // how long a push waits for a session that was sent to its new home
 }
 
 // RPC is the listener of the push service.
@@ -87,4 +90,5 @@ type RPC struct {
 	Addr          string `koanf:"addr"`
 	TokenFile     string `koanf:"token_file"`
 	PeerTokenFile string `koanf:"peer_token_file"`
+	TrustRefused  *bool  `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
 }

@@ -190,7 +190,10 @@ func TestForeignServices(t *testing.T) {
 		if err := agent.UpdateTTL("c", "", step.status); err != nil {
 			t.Fatal(err)
 		}
-		m.Health, m.Weight = step.health, step.weight
+		m.Health, m.Weight, m.Override = step.health, step.weight, NotOverridden
+		if step.health == Critical {
+			m.Override = Kept // the only one there is
+		}
 		w.await(t, []Member{m}, step.status)
 	}
 }

@@ -107,6 +107,9 @@ func memberOf(e *api.ServiceEntry, name string, report func(format string, args 
 		}
 		m.State = state
 	}
+	if m.State == Serving && e.Checks.AggregatedStatus() == api.HealthMaint {
+		m.State = Draining // an operator's word and not a check's: no panic may keep it in the ring
+	}
 	if text := meta[metaRPC]; text != "" {
 		if rpcHost, port, err := splitAddr(text); err != nil {
 			report("%s %v: cannot be pushed to", metaRPC, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -30,6 +31,10 @@ type ConsulConfig struct {
 	Datacenter string // "": the agent's own
 	Tag        string // watch only instances that have it; announced members get it
 	Stale      bool   // let any server answer, not only the leader: less load there, some milliseconds behind
+
+	// PanicThreshold is, by service, the share of members that must be healthy for their health to be believed, 0 to 1. 0 is off;
+	// a service that is not named has DefaultPanicThreshold. See DESIGN.md.
+	PanicThreshold map[string]float64
 }
 
 // Consul finds and announces members through a Consul agent. Any goroutine may use it.
@@ -38,6 +43,9 @@ type Consul struct {
 	client    *api.Client
 	transport *http.Transport
 	log       *zap.Logger
+
+	confirmed sync.Map // announced -> time.Time
+	watches   sync.Map // service -> *counters
 }
 
 // NewConsul returns the source and announcer behind a Consul agent. It does not connect yet.
@@ -66,7 +74,7 @@ func NewConsul(conf ConsulConfig, log *zap.Logger) (*Consul, error) {
 func (c *Consul) Watch(ctx context.Context, service string, update func([]Member)) error {
 	defer c.transport.CloseIdleConnections()
 	log := c.log.With(zap.String("service", service))
-	w := catalogue{log: log, update: update}
+	w := catalogue{log: log, update: update, counters: c.countersOf(service), panicThreshold: c.panicThreshold(service)}
 	var failures backoff
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -98,11 +106,42 @@ func (c *Consul) query(ctx context.Context, service string, w *catalogue) ([]*ap
 	return c.client.Health().Service(service, c.conf.Tag, false, options.WithContext(ctx))
 }
 
+// Read returns the members of service as the servers have them, by a query that their leader answers once a quorum has confirmed that
+// it leads. A token that sees only some of the instances is an error: who is missing would be taken for gone.
+func (c *Consul) Read(ctx context.Context, service string) ([]Member, error) {
+	options := &api.QueryOptions{RequireConsistent: true}
+	entries, meta, err := c.client.Health().Service(service, c.conf.Tag, false, options.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("consul: read service %q: %w", service, err)
+	}
+	if meta.ResultsFilteredByACLs {
+		return nil, fmt.Errorf("consul: read service %q: the token does not see all instances; it needs service:read and node:read", service)
+	}
+	members, _ := choose(entries) // whoever watches logs the problems
+	return members, nil
+}
+
+func (c *Consul) panicThreshold(service string) float64 {
+	if threshold, set := c.conf.PanicThreshold[service]; set {
+		return threshold
+	}
+	return DefaultPanicThreshold
+}
+
+func (c *Consul) countersOf(service string) *counters {
+	of, _ := c.watches.LoadOrStore(service, new(counters))
+	return of.(*counters)
+}
+
+func (c *Consul) trouble(service string) trouble { return c.countersOf(service).read() }
+
 // catalogue is what a watch knows: Consul's last answer, what is in force of it, and whether Consul can be reached. It belongs to
 // the goroutine that watches.
 type catalogue struct {
-	log    *zap.Logger
-	update func([]Member)
+	log            *zap.Logger
+	update         func([]Member)
+	counters       *counters
+	panicThreshold float64
 
 	index    uint64    // for the next blocking query; 0 asks for an answer at once
 	lostAt   time.Time // when contact was lost; zero while there is contact
@@ -111,14 +150,23 @@ type catalogue struct {
 	hold     hold
 	held     []string // ids that the hold keeps, as logged last
 	problems []string // as logged last
+
+	members  []Member // what Consul says, as far as the hold lets it; judge decides what it means
+	damping  damping
+	damped   time.Time // when the first member that has to wait comes in; zero: nobody waits
+	panicked bool
 }
 
-// wait is how long the next query may wait for news: not beyond the hold's end, at which the same answer means something else.
+// wait is how long the next query may wait for news: not beyond a moment at which the same answer means something else.
 func (w *catalogue) wait(now time.Time) time.Duration {
-	if w.hold.good == nil {
-		return consulWait
+	wait := consulWait
+	if w.hold.good != nil {
+		wait = min(wait, w.hold.until.Sub(now))
 	}
-	return min(consulWait, max(w.hold.until.Sub(now), time.Millisecond))
+	if !w.damped.IsZero() {
+		wait = min(wait, w.damped.Sub(now))
+	}
+	return max(wait, time.Millisecond)
 }
 
 // trust tells why an answer that came must not be believed. Such an answer counts as lost contact.
@@ -137,6 +185,10 @@ func (w *catalogue) trust(entries []*api.ServiceEntry, meta *api.QueryMeta) erro
 
 func (w *catalogue) lost(now time.Time, err error) {
 	w.index = 0
+	w.counters.lost()
+	if w.reported {
+		w.judge(now) // waiting goes on by the clock
+	}
 	if !w.lostAt.IsZero() {
 		w.log.Debug("Consul still gives no answer that can be used", zap.Error(err))
 		return
@@ -148,6 +200,7 @@ func (w *catalogue) lost(now time.Time, err error) {
 
 // take believes an answer, as far as the hold lets it.
 func (w *catalogue) take(now time.Time, entries []*api.ServiceEntry, meta *api.QueryMeta) {
+	w.counters.stale.Store(false)
 	index := meta.LastIndex
 	switch {
 	case !w.lostAt.IsZero():
@@ -157,6 +210,7 @@ func (w *catalogue) take(now time.Time, entries []*api.ServiceEntry, meta *api.Q
 	case index < w.index:
 		w.log.Warn("Consul's index went backwards: its data are another's or older",
 			zap.Uint64("from", w.index), zap.Uint64("to", index))
+		w.counters.resets.Add(1)
 		w.startHold(now)
 		index = 0
 	}
@@ -181,6 +235,41 @@ func (w *catalogue) take(now time.Time, entries []*api.ServiceEntry, meta *api.Q
 		w.log.Warn("members that Consul lost or calls critical stay in the ring until the hold ends",
 			zap.Strings("held", held), zap.Time("until", w.hold.until))
 		w.held = held
+	}
+	w.counters.held.Store(int64(len(held)))
+	w.members = members
+	w.noteReturns(now)
+	w.judge(now)
+}
+
+// noteReturns has damping see what is reported.
+func (w *catalogue) noteReturns(now time.Time) {
+	for _, id := range w.damping.note(now, w.members) {
+		c := w.damping.members[id]
+		w.log.Warn("a member comes back too often; it stays out of the ring for a while", zap.String("member", id),
+			zap.Duration("for", c.until.Sub(now)), zap.Int("times", c.waits))
+	}
+	w.counters.flaps.Store(w.damping.returns)
+}
+
+// judge decides what the members' health means for the ring, and reports them where that is news.
+func (w *catalogue) judge(now time.Time) {
+	members := slices.Clone(w.members)
+	for i := range members {
+		members[i].Override = NotOverridden
+	}
+	panics := keepCritical(members, w.panicThreshold, w.damping.proven)
+	if panics != w.panicked {
+		if w.panicked = panics; panics {
+			w.log.Warn("too many members are critical for that to be believed; they stay in the ring",
+				zap.Int("members", len(members)), zap.Float64("panic_threshold", w.panicThreshold))
+		} else {
+			w.log.Info("enough members are healthy again; health is believed")
+		}
+	}
+	w.damped = time.Time{}
+	if !panics { // in a panic everybody is welcome
+		w.damped = w.damping.holdOut(now, members, w.panicThreshold)
 	}
 	if w.reported && slices.Equal(members, w.inForce) {
 		return

@@ -16,13 +16,16 @@
 //	go announcer.Announce(ctx, "chat", self)
 //	self <- discovery.Member{ID: "b1", Incarnation: started, Addr: "10.0.0.1:9000", Weight: 1}
 //
+// Who must know who is registered right now asks a [Reader]; who must know whether its own registration stands asks a [Confirmer].
+//
 // # Contract
 //
 //   - A snapshot never changes; reading it takes one atomic load. The ring is a new one only when the ring's members or
 //     weights changed.
 //   - What goes wrong behind a source (Consul away, a file that does not parse) is retried and logged; the last good
 //     members stay in force, so nobody loses a ring that worked.
-//   - Whoever comes back from an outage is not believed at once: DESIGN.md says what is held, and how long.
+//   - Whoever comes back from an outage is not believed at once; nor is health where too many are critical, or a member that comes and
+//     goes. DESIGN.md says what is held, kept and damped, and how long; [Member.InRing] takes it into account.
 //   - Each service has members and a ring of its own; nothing here is global.
 //
 // # Limits

@@ -30,6 +30,8 @@ type File struct {
 	log   *zap.Logger
 	poll  time.Duration
 	first []byte // what stood in the file when it was opened
+
+	counters counters
 }
 
 // NewFile reads the registry file at path. A file that is broken at the start is an error, which names the line; one that breaks later
@@ -73,6 +75,24 @@ func (f *File) Watch(ctx context.Context, service string, update func([]Member))
 	}
 }
 
+// Read returns the members of service in the file as it is now. A file that is being written may be seen half: then it is an error.
+func (f *File) Read(_ context.Context, service string) ([]Member, error) {
+	data, err := readRegistry(f.path)
+	if err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	services, err := parseRegistry(f.path, data)
+	if err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	return services[service], nil
+}
+
+// LastConfirmed is now: a file keeps no time.
+func (f *File) LastConfirmed(_, _ string) time.Time { return time.Now() }
+
+func (f *File) trouble(string) trouble { return f.counters.read() }
+
 // registryReader reports a file's members where its content has changed.
 type registryReader struct {
 	file    *File
@@ -85,14 +105,15 @@ type registryReader struct {
 func (r *registryReader) read() {
 	data, err := readRegistry(r.file.path)
 	if err != nil {
+		r.file.counters.lost()
 		if r.failure != err.Error() {
 			r.failure = err.Error()
 			r.file.log.Error("cannot read the registry file; the last members stay in force", zap.Error(err))
 		}
 		return
 	}
-	r.failure = ""
-	if !bytes.Equal(data, r.last) {
+	if !bytes.Equal(data, r.last) || r.failure != "" {
+		r.failure = ""
 		r.take(data)
 	}
 }
@@ -101,9 +122,11 @@ func (r *registryReader) take(data []byte) {
 	r.last = data
 	services, err := parseRegistry(r.file.path, data)
 	if err != nil {
+		r.file.counters.lost()
 		r.file.log.Error("the registry file is broken; the last members stay in force", zap.Error(err))
 		return
 	}
+	r.file.counters.stale.Store(false)
 	members, named := services[r.service]
 	if !named {
 		r.file.log.Warn("the registry file does not name the service: it has no members")

@@ -17,6 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var testNop = zap.NewNop()
+
 // soon is how long a test waits for what takes milliseconds, on a machine that is busy.
 const soon = 20 * time.Second
 

@@ -67,6 +67,28 @@ func (h Health) String() string {
 	return "health(" + strconv.Itoa(int(h)) + ")"
 }
 
+// Override is what a watch decides about a member against the registry's word on its health; DESIGN.md says when.
+type Override uint8
+
+const (
+	NotOverridden Override = iota // its health decides
+	Kept                          // critical and in the ring all the same: too many are critical for that to be believed
+	Damped                        // healthy and out of the ring for a while: it has come back too often
+)
+
+// String returns the word for o on the operator's page.
+func (o Override) String() string {
+	switch o {
+	case NotOverridden:
+		return ""
+	case Kept:
+		return "kept"
+	case Damped:
+		return "damped"
+	}
+	return "override(" + strconv.Itoa(int(o)) + ")"
+}
+
 // Member is one instance of a service as a registry knows it. It is a value: sources build new ones instead of changing old.
 type Member struct {
 	ID          string // `selvedge-id`, or NODE/SERVICE-ID for a service that is not ours
@@ -77,12 +99,16 @@ type Member struct {
 	RPCAddr     string // host:port of the push service; "": can be routed to, not pushed to
 	PublicURL   string // for dispatch; "": none
 	Weight      int    // 0 to MaxWeight; multiplies the member's points on the ring
+	Override    Override
 }
 
-// InRing tells whether users may be hashed onto m: passing or warning, serving, and of weight 1 or more.
+// InRing tells whether users may be hashed onto m: serving, of weight 1 or more, and passing or warning, unless Override says otherwise.
 func (m Member) InRing() bool {
-	return m.Health != Critical && m.State == Serving && m.Weight > 0
+	return m.wantsUsers() && (m.Health != Critical || m.Override == Kept) && m.Override != Damped
 }
+
+// wantsUsers tells whether m would be in the ring if it were healthy: that is its own word, and its operator's.
+func (m Member) wantsUsers() bool { return m.State == Serving && m.Weight > 0 }
 
 // HeartbeatTTL is how long Consul waits for a member's sign of life before it calls it critical.
 const HeartbeatTTL = 10 * time.Second

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,6 +25,8 @@ type Remembered struct {
 	src Source
 	dir string
 	log *zap.Logger
+
+	recalled atomic.Bool // what is in force is what was last known
 }
 
 // Remember makes src keep its last members in dir, a file for each service. The directory is made where it is missing.
@@ -34,7 +37,29 @@ func Remember(src Source, dir string, log *zap.Logger) (*Remembered, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("discovery: state directory: %w", err)
 	}
-	return &Remembered{src, dir, log}, nil
+	return &Remembered{src: src, dir: dir, log: log}, nil
+}
+
+// Read asks the source, and never the disk. It fails with [errors.ErrUnsupported] where the source is no [Reader].
+func (r *Remembered) Read(ctx context.Context, service string) ([]Member, error) {
+	if src, ok := r.src.(Reader); ok {
+		return src.Read(ctx, service)
+	}
+	return nil, fmt.Errorf("discovery: read members: %w", errors.ErrUnsupported)
+}
+
+// LastConfirmed is the source's; never, where the source is no [Confirmer].
+func (r *Remembered) LastConfirmed(service, id string) time.Time {
+	if src, ok := r.src.(Confirmer); ok {
+		return src.LastConfirmed(service, id)
+	}
+	return time.Time{}
+}
+
+func (r *Remembered) trouble(service string) trouble {
+	t := troubleOf(r.src, service)
+	t.stale = t.stale || r.recalled.Load()
+	return t
 }
 
 // Watch reports what the source does. Where that says nothing for two seconds, the members that were last known come first.
@@ -55,6 +80,7 @@ func (r *Remembered) Watch(ctx context.Context, service string, update func([]Me
 			r.log.Warn("the members last known cannot be read", zap.Error(err))
 		default:
 			r.log.Warn("the registry does not answer; the members last known are taken", zap.Int("members", len(members)))
+			r.recalled.Store(true)
 			update(members)
 		}
 	})
@@ -63,6 +89,7 @@ func (r *Remembered) Watch(ctx context.Context, service string, update func([]Me
 		mu.Lock()
 		defer mu.Unlock()
 		reported = true
+		r.recalled.Store(false)
 		if err := keepMembers(path, members); err != nil {
 			r.log.Warn("the members cannot be kept for a restart", zap.Error(err))
 		}

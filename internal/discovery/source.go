@@ -1,6 +1,9 @@
 package discovery
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Source tells the members of services. Its four implementations are [Consul], [Static], [File] and [Memory].
 type Source interface {
@@ -21,4 +24,23 @@ type Announcer interface {
 	// While the registry hangs it may be some seconds before the next Member is received: give self room for one, and
 	// replace what it holds.
 	Announce(ctx context.Context, service string, self <-chan Member) error
+}
+
+// Reader is a source that can be asked instead of followed. All four are readers.
+type Reader interface {
+	// Read returns every registered member of service, healthy or not and in whatever state, one per id (the highest
+	// incarnation), sorted by id, as the registry has it right now: Consul by a consistent read and never from a cache, a
+	// file as it is on disk. Nothing is held, kept or damped. An error means that nothing is known, never that there is nobody.
+	Read(ctx context.Context, service string) ([]Member, error)
+}
+
+// Confirmer tells when the registry last confirmed an announcement. All four sources are confirmers.
+type Confirmer interface {
+	// LastConfirmed is when the newest heartbeat or registration of the member left that the registry has confirmed: the
+	// time of sending, not of the answer, so that the registry will wait for another sign at least until HeartbeatTTL
+	// after it. Zero: none yet. Registries that keep no time say now.
+	//
+	// With Consul it is the local agent that confirms; an agent that is cut off from its servers goes on doing so. A
+	// [Reader.Read] that shows the member is confirmation by the servers.
+	LastConfirmed(service, id string) time.Time
 }

@@ -17,6 +17,7 @@ type View struct {
 
 	current     atomic.Pointer[Snapshot]
 	ringChanges atomic.Uint64
+	rejected    atomic.Uint64 // reports that made no ring
 	ready       chan struct{}
 
 	mu        sync.Mutex
@@ -89,6 +90,7 @@ func (v *View) update(members []Member) {
 	old := v.current.Load()
 	next, err := old.successor(members)
 	if err != nil {
+		v.rejected.Add(1)
 		v.log.Error("the members reported make no ring; the last ones stay in force", zap.Error(err))
 		return
 	}
