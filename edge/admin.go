@@ -77,7 +77,7 @@ table { border-collapse: collapse; width: 100% } th, td { text-align: left; padd
 <h2>Service {{.Name}}</h2>
 <p>{{.Sessions}} sessions. Ring {{.Digest}} of {{.Ring}} members.</p>
 <table><tr><th>Member<th>Address<th>Health<th>State<th>Weight<th>In the ring</tr>
-{{range .Members}}<tr><td>{{.ID}}<td>{{.Addr}}<td>{{.Health}}<td>{{.State}}<td>{{.Weight}}<td>{{if .InRing}}yes{{else}}no{{end}}</tr>
+{{range .Members}}<tr><td>{{.ID}}<td>{{.Addr}}<td>{{.Health}}<td>{{.State}}<td>{{.Weight}}<td>{{if .InRing}}yes{{else}}no{{end}}{{with .Override.String}}, {{.}}{{end}}</tr>
 {{else}}<tr><td colspan="6">No member is known.</tr>
 {{end}}</table>
 {{end}}</html>

@@ -20,7 +20,7 @@ const (
 	exhausted      reason = "exhausted"   // no descriptor or port left to reach a backend with
 	draining       reason = "draining"    // the edge is on its way out
 	noMember       reason = "no_member"   // the ring is empty
-	unreachable    reason = "unreachable" // no candidate took the connection and answered
+	unreachable    reason = "unreachable" // no candidate took the connection and answered, or all that did take no session now
 	badAnswer      reason = "bad_answer"  // a backend answered nonsense
 	backendTooLate reason = "timeout"     // a backend did not answer in time
 	clientGone     reason = "client_gone" // the client left before there was an answer
@@ -58,7 +58,7 @@ var (
 	refuseDraining    = &refusal{http.StatusServiceUnavailable, draining, "this edge is going away; connect again", true}
 	refuseNoMember    = &refusal{http.StatusServiceUnavailable, noMember, "no backend of this service is available; try again later", false}
 	refuseUnreachable = &refusal{http.StatusServiceUnavailable, unreachable,
-		"no backend of this service could be reached; try again later", false}
+		"no backend of this service could take this; try again later", false}
 	refuseTooLate = &refusal{http.StatusGatewayTimeout, backendTooLate, "the backend did not answer in time", false}
 	refuseGone    = &refusal{statusClientGone, clientGone, "the client went away", true}
 )

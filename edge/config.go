@@ -94,8 +94,20 @@ type Route struct {
 	BodyBytes int64         // of plain HTTP: largest request body; 0: no limit (bodies are streamed, not held)
 }
 
+// OnMove says what becomes of the sessions of a user whose owner is another member now.
+type OnMove string
+
+const (
+	// MoveKeep: they stay (the default). Backends that use our package move their sessions themselves.
+	MoveKeep OnMove = "keep"
+	// MoveClose: the edge ends those at members that do not use our package, at a pace, and clients connect again. A client sees the
+	// end of the stream without a close frame (1006).
+	MoveClose OnMove = "close"
+)
+
 // ServiceConfig is how to treat the members of a service.
 type ServiceConfig struct {
+	OnMove          OnMove        // default MoveKeep
 	ConnectTimeout  time.Duration // to open a connection to one member; default 1 s
 	ResponseTimeout time.Duration // from there to the head of its answer to an upgrade; default 5 s
 	Retries         int           // successors tried after the owner; default 2, negative: none
@@ -141,6 +153,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (s ServiceConfig) withDefaults() ServiceConfig {
+	s.OnMove = cmp.Or(s.OnMove, MoveKeep)
 	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, DefaultConnectTimeout)
 	s.ResponseTimeout = cmp.Or(s.ResponseTimeout, DefaultResponseTimeout)
 	s.Retries = cmp.Or(s.Retries, DefaultRetries)
@@ -172,6 +185,9 @@ func (c Config) check() error {
 	for name, s := range c.Services {
 		if s.ConnectTimeout < 0 || s.ResponseTimeout < 0 {
 			fail("Services[%q]: a timeout is negative; leave it zero for the default", name)
+		}
+		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
+			fail("Services[%q].OnMove %q: want keep or close", name, s.OnMove)
 		}
 	}
 	if c.Membership.Backends != "" && len(c.Services) > 1 {

@@ -13,8 +13,10 @@
 //
 //   - All requests and sessions of a user reach the same member, as long as that member is there. Each service has a ring of its own,
 //     so that two services behind one edge never mix.
-//   - A member that cannot be reached, hangs up, or answers an upgrade with 503 is passed over: its users go to its successor on the
-//     ring at once, without waiting for the registry to notice.
+//   - A member that cannot be reached, hangs up, or says that it is joining, draining or stopped is passed over: its users go to its
+//     successor on the ring at once, without waiting for the registry to notice. One that refuses connections or does not answer
+//     in time is tried last for a while, 1 s at first. The backend that gets the session is told (X-Selvedge-Passed-Over).
+//   - Sessions outlive every change of membership that does not take their backend away, unless [ServiceConfig.OnMove] says otherwise.
 //   - A client's connection is taken out of HTTP only when a backend has answered a correct 101. Until then, whatever goes wrong is an
 //     ordinary HTTP answer with a JSON body {"error": "...", "request_id": "..."}.
 //   - After the 101 a session is two descriptors on a reactor. No goroutine belongs to it, and every byte of either side

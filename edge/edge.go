@@ -86,6 +86,12 @@ func New(cfg Config) (*Edge, error) {
 	}
 	for name, s := range e.services {
 		s.dialFailures = e.metrics.dialFailures.WithLabelValues(name)
+		s.outliers.ejections = e.metrics.ejections.WithLabelValues(name)
+		if s.cfg.OnMove == MoveClose {
+			if s.mover, err = newMover(s, e.sessions); err != nil {
+				return nil, fmt.Errorf("edge: %w", err)
+			}
+		}
 	}
 	return e, nil
 }
@@ -180,6 +186,13 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 			return nil
 		})
 	}
+	moving, stopMoving := context.WithCancel(work)
+	defer stopMoving()
+	for _, s := range e.services {
+		if s.mover != nil {
+			wg.Go(func() { s.mover.run(moving) })
+		}
+	}
 	public := e.publicServer(work)
 	for _, ln := range listeners {
 		start(func() error { return ignoreClosed(public.Serve(newListener(ln, e.metrics, e.log))) })
@@ -197,6 +210,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	case err = <-failed:
 		patience = 0
 	}
+	stopMoving() // all sessions go now, and new ones go elsewhere
 	e.drain(public, relay, patience)
 
 	stop()

@@ -32,7 +32,8 @@ func Example() {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
-	<-e.Ready()
+	<-e.Ready()              // it listens
+	<-e.View("chat").Ready() // and knows the members
 
 	for _, path := range []string{"/?user=alice", "/?user=j%C3%BCrgen", "/"} {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.Addr().String()+path, nil)

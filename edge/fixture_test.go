@@ -34,8 +34,8 @@ type running struct {
 	done chan error
 }
 
-// start runs an edge on free ports and waits until it knows its members, if it is to have any.
-func start(t *testing.T, cfg Config) *running {
+// start runs an edge on free ports and waits until it knows its members, if it is to have any. What change does is done before it runs.
+func start(t *testing.T, cfg Config, change ...func(*Edge)) *running {
 	t.Helper()
 	if cfg.Listen == nil {
 		cfg.Listen = []Listener{{Addr: "127.0.0.1:0"}}
@@ -49,6 +49,9 @@ func start(t *testing.T, cfg Config) *running {
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Edge: e, t: t, stop: cancel, done: make(chan error, 1)}
@@ -79,6 +82,25 @@ func (r *running) wait() error {
 	case <-time.After(patience):
 		return errors.New("still running")
 	}
+}
+
+func (r *running) snapshot() *discovery.Snapshot { return r.services[DefaultService].view.Snapshot() }
+
+// await waits until what the edge knows of the default service is as f wants it.
+func (r *running) await(f func(*discovery.Snapshot) bool) {
+	r.t.Helper()
+	testkit.Eventually(r.t, patience, func() bool { return f(r.snapshot()) }, "the edge knows the members")
+}
+
+// ownedBy returns a user of member id.
+func (r *running) ownedBy(id string) string {
+	for i := range 10_000 {
+		if user := fmt.Sprint("user", i); r.snapshot().Ring.Owner(user) == id {
+			return user
+		}
+	}
+	r.t.Fatalf("%s owns nobody", id)
+	return ""
 }
 
 // members makes a registry of backends: id b0, b1, ... in the order given.

@@ -32,7 +32,7 @@ func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
 	removeOurs(h, x.trusted)
 
 	if x.user != "" {
-		h["X-Selvedge-User"] = []string{escapeUser(x.user)}
+		h["X-Selvedge-User"] = []string{percentEncode(x.user)}
 	}
 	h["X-Selvedge-Edge"] = []string{e.cfg.Name}
 	h["X-Request-Id"] = []string{x.id}
@@ -52,6 +52,24 @@ func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
 	if len(h["X-Forwarded-Host"]) != 1 {
 		h["X-Forwarded-Host"] = []string{r.Host}
 	}
+	return h
+}
+
+// passedOverMost bounds the ids in X-Selvedge-Passed-Over. The owner comes first, and it is what the header is for.
+const passedOverMost = 16
+
+// withPassedOver has h, which it changes, tell the member that others came before it and why it is asked: the edge tried them in vain, or
+// avoids them. Where the user has no owner, nobody was passed over.
+func withPassedOver(h http.Header, x *exchange, member candidate) http.Header {
+	delete(h, "X-Selvedge-Passed-Over")
+	if x.user == "" || len(member.passedOver) == 0 {
+		return h
+	}
+	var ids []string
+	for _, id := range member.passedOver[:min(len(member.passedOver), passedOverMost)] {
+		ids = append(ids, percentEncode(id))
+	}
+	h["X-Selvedge-Passed-Over"] = []string{strings.Join(ids, ",")}
 	return h
 }
 
@@ -81,12 +99,12 @@ func plainName(name string) string {
 	}, name)
 }
 
-// escapeUser percent-encodes all but the unreserved characters of RFC 3986 section 2.3.
-func escapeUser(user string) string {
+// percentEncode escapes all but the unreserved characters of RFC 3986 section 2.3.
+func percentEncode(s string) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder
-	for i := 0; i < len(user); i++ {
-		c := user[i]
+	for i := 0; i < len(s); i++ {
+		c := s[i]
 		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
 			b.WriteByte(c)
 			continue

@@ -139,7 +139,7 @@ func TestRequestID(t *testing.T) {
 func TestEscapeUserIsReversible(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		user := rapid.String().Draw(t, "user")
-		escaped := escapeUser(user)
+		escaped := percentEncode(user)
 		if back, err := url.PathUnescape(escaped); err != nil || back != user || !validFieldValue(escaped) {
 			t.Fatalf("%q became %q, and back %q, %v", user, escaped, back, err)
 		}

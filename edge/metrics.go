@@ -19,6 +19,7 @@ type metrics struct {
 	requests     *prometheus.CounterVec // service, code
 	closes       *prometheus.CounterVec // service, reason
 	dialFailures *prometheus.CounterVec // service
+	ejections    *prometheus.CounterVec // service
 }
 
 // codes are those that an upgrade or a request is counted under by themselves; the rest is counted by class.
@@ -58,6 +59,8 @@ func newMetrics(e *Edge) (*metrics, error) {
 			Help: "Sessions that ended."}, []string{"service", "reason"}),
 		dialFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_dial_failures_total",
 			Help: "Attempts to connect to a member that failed."}, []string{"service"}),
+		ejections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_ejections_total",
+			Help: "Times that a member which did not answer was avoided for a while."}, []string{"service"}),
 	}
 	for _, r := range reasons {
 		m.refusals.WithLabelValues(string(r))
@@ -72,6 +75,7 @@ func newMetrics(e *Edge) (*metrics, error) {
 	for name := range e.services {
 		m.upgradeTime.WithLabelValues(name)
 		m.dialFailures.WithLabelValues(name)
+		m.ejections.WithLabelValues(name)
 		for _, code := range upgradeCodes {
 			m.upgrades.WithLabelValues(name, strconv.Itoa(code))
 		}
@@ -82,8 +86,12 @@ func newMetrics(e *Edge) (*metrics, error) {
 			m.closes.WithLabelValues(name, r.String())
 		}
 	}
-	for _, c := range []prometheus.Collector{m.refusals, m.acceptErrors, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
-		(*liveMetrics)(e)} {
+	collectors := []prometheus.Collector{m.refusals, m.acceptErrors, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
+		m.ejections, (*liveMetrics)(e)}
+	for _, s := range e.services {
+		collectors = append(collectors, s.view.Metrics())
+	}
+	for _, c := range collectors {
 		if err := e.cfg.Metrics.Register(c); err != nil {
 			return nil, err
 		}
@@ -96,17 +104,14 @@ var (
 	limitDesc    = prometheus.NewDesc("selvedge_edge_sessions_limit", "Most sessions that the edge takes at once.", nil, nil)
 	bytesDesc    = prometheus.NewDesc("selvedge_edge_tunnel_bytes_total", "Bytes moved between clients and backends.",
 		[]string{"direction", "engine"}, nil)
-	membersDesc = prometheus.NewDesc("selvedge_ring_members", "Members on the ring.", []string{"service"}, nil)
-	changesDesc = prometheus.NewDesc("selvedge_ring_changes_total", "Rings that have come into force.", []string{"service"}, nil)
-	infoDesc    = prometheus.NewDesc("selvedge_ring_info", "1, labelled with the digest of the ring in force.",
-		[]string{"service", "digest"}, nil)
+	ejectedDesc = prometheus.NewDesc("selvedge_edge_ejected", "Members that are avoided since they do not answer.", []string{"service"}, nil)
 )
 
 // liveMetrics reads, when asked, what is counted elsewhere anyway.
 type liveMetrics Edge
 
 func (l *liveMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sessionsDesc, limitDesc, bytesDesc, membersDesc, changesDesc, infoDesc} {
+	for _, d := range []*prometheus.Desc{sessionsDesc, limitDesc, bytesDesc, ejectedDesc} {
 		ch <- d
 	}
 }
@@ -121,10 +126,7 @@ func (l *liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(limitDesc, l.sessions.limit)
 	for name, s := range l.services {
 		gauge(sessionsDesc, int(s.open.Load()), name)
-		snap := s.view.Snapshot()
-		gauge(membersDesc, snap.Ring.Len(), name)
-		counter(changesDesc, s.view.RingChanges(), name)
-		gauge(infoDesc, 1, name, snap.Ring.Digest())
+		gauge(ejectedDesc, s.outliers.ejected(), name)
 	}
 	var moved tunnel.Counters
 	if relay := l.relay.Load(); relay != nil {

@@ -31,14 +31,14 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 	}
-	candidates := x.route.service.candidates(x.user)
-	if len(candidates) == 0 {
+	snap := x.route.service.view.Snapshot()
+	if snap.Ring.Len() == 0 {
 		e.refuse(count, x, refuseNoMember)
 		return
 	}
 	// Not one field of an upgrade goes on, so that no answer can turn this connection into a raw pipe.
 	r.Header.Del("Upgrade")
-	f := &forwarder{edge: e, x: x, candidates: candidates, transport: e.transport(x.route)}
+	f := &forwarder{edge: e, x: x, snap: snap, transport: e.transport(x.route)}
 	proxy := httputil.ReverseProxy{
 		Rewrite:      f.rewrite,
 		Transport:    f,
@@ -52,10 +52,10 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 // forwarder brings one plain request to a member, and to the next where nothing has been sent yet. ReverseProxy does the streaming, in
 // both directions, flushing at once what has no known length (server-sent events).
 type forwarder struct {
-	edge       *Edge
-	x          *exchange
-	candidates []discovery.Member
-	transport  *http.Transport
+	edge      *Edge
+	x         *exchange
+	snap      *discovery.Snapshot
+	transport *http.Transport
 }
 
 func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
@@ -72,7 +72,9 @@ func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
 // RoundTrip asks the candidates in turn.
 func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 	var err error
-	for _, member := range f.candidates {
+	svc := f.x.route.service
+	for member := range svc.walk(f.snap, f.x.user) {
+		began := time.Now()
 		try := r.Clone(r.Context())
 		try.URL.Host = member.Addr
 		body := &onceBody{r: r.Body}
@@ -82,11 +84,15 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 		var answer *http.Response
 		answer, err = f.transport.RoundTrip(try)
 		if err == nil {
+			svc.outliers.answered(member.Member, began)
 			if answer.StatusCode == http.StatusSwitchingProtocols {
 				_ = answer.Body.Close()
 				return nil, refuseAnswer("the backend switched protocols unasked")
 			}
 			return answer, nil
+		}
+		if dial := (*dialError)(nil); errors.As(err, &dial) && !dial.ours() && r.Context().Err() == nil {
+			svc.outliers.failed(member.Member, began, err)
 		}
 		if r.Context().Err() != nil || body.touched() || !f.mayRepeat(r, err) {
 			return nil, err

@@ -53,7 +53,7 @@ func TestPlainReachesTheOwner(t *testing.T) {
 		target = strings.Replace(target, ";", "%3B", 1)
 		c := e.send("PUT " + target + " HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
 		answer, body := c.whole()
-		if answer.StatusCode != http.StatusCreated || answer.Header.Get("X-From") != owners(t, e, user)[0] || body != "PUT "+target+" edge.test hello" {
+		if answer.StatusCode != http.StatusCreated || answer.Header.Get("X-From") != order(e, user)[0] || body != "PUT "+target+" edge.test hello" {
 			t.Errorf("%s: %s %v %q", user, answer.Status, answer.Header, body)
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +23,8 @@ type service struct {
 	name         string
 	cfg          ServiceConfig
 	view         *discovery.View
+	outliers     *outliers
+	mover        *mover       // nil but for MoveClose
 	open         atomic.Int64 // sessions
 	dialFailures prometheus.Counter
 	log          *zap.Logger
@@ -34,34 +38,58 @@ func newService(name string, cfg ServiceConfig, members Membership, stateDir str
 	if err != nil {
 		return nil, err
 	}
-	return &service{
+	s := &service{
 		name: name,
 		cfg:  cfg,
 		view: discovery.NewView(name, src, log),
 		log:  log.With(zap.String("service", name)),
-	}, nil
+	}
+	s.outliers = newOutliers(s.log, cfg)
+	s.view.Subscribe(s.outliers.forget)
+	return s, nil
 }
 
-// candidates returns the members to ask for a user's requests, best first: the owner, then its successors. Without a user it walks from
-// a random place on the ring, which spreads requests by weight. All come from one snapshot.
-func (s *service) candidates(user string) []discovery.Member {
+// candidate is a member to try for a request, and whom the walk has passed over before it.
+type candidate struct {
+	discovery.Member
+	passedOver []string // ids, in walking order; empty at the owner
+}
+
+// walk yields whom to try for a user's requests, best first: the owner, then its successors, and last those that are avoided, so that
+// there always is somebody to try. It ends after as many as the service's attempts. Without a user it begins at a random
+// place on the ring, which spreads requests by weight. All come from snap.
+func (s *service) walk(snap *discovery.Snapshot, user string) iter.Seq[candidate] {
 	if user == "" {
 		user = strconv.FormatUint(rand.Uint64(), 36)
 	}
-	snap := s.view.Snapshot()
-	most := min(s.cfg.attempts(), snap.Ring.Len())
-	if most == 0 {
-		return nil
-	}
-	found := make([]discovery.Member, 0, most)
-	for id := range snap.Ring.Successors(user) {
-		if m, ok := snap.Member(id); ok {
-			if found = append(found, m); len(found) == most {
-				break
+	return func(yield func(candidate) bool) {
+		left := s.cfg.attempts()
+		var avoided []discovery.Member
+		var passed []string
+		for id := range snap.Ring.Successors(user) {
+			m, ok := snap.Member(id)
+			if !ok {
+				continue
+			}
+			if s.outliers.admit(m) {
+				if left--; !yield(candidate{m, passed}) || left == 0 {
+					return
+				}
+			} else {
+				avoided = append(avoided, m)
+			}
+			passed = append(passed, id)
+		}
+		for _, m := range avoided {
+			var others []string
+			if m.ID != passed[0] {
+				others = slices.DeleteFunc(slices.Clone(passed), func(id string) bool { return id == m.ID })
+			}
+			if left--; !yield(candidate{m, others}) || left == 0 {
+				return
 			}
 		}
 	}
-	return found
 }
 
 // dialError is a connection that did not come about, as opposed to one that failed later: nothing was sent.

@@ -76,11 +76,12 @@ func (s *sessions) giveLocked() {
 	}
 }
 
-// join makes a session of two connections, which it takes over in every case, and of the place that the caller has taken, which it gives
+// join makes a session of user's ("": nobody's) at a member of two connections, which it takes over in every case, and of the place that the caller has taken, which it gives
 // back when the session ends, or at once when the error is not nil.
-func (s *sessions) join(relay *tunnel.Relay, e *Edge, svc *service, client, backend tunnel.End) error {
+func (s *sessions) join(relay *tunnel.Relay, e *Edge, svc *service, user string, at candidate, client, backend tunnel.End) error {
 	one := &session{of: e, service: svc}
 	svc.open.Add(1)
+	svc.mover.add(one, user, at)
 	s.mu.Lock()
 	one.prev, one.next = s.open.prev, &s.open
 	one.prev.next, one.next.prev = one, one
@@ -108,12 +109,25 @@ func (one *session) ended(sum tunnel.Summary) {
 }
 
 func (s *sessions) remove(one *session) {
+	one.service.mover.remove(one)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one.service.open.Add(-1)
 	one.prev.next, one.next.prev = one.next, one.prev
 	one.done = true
 	s.giveLocked()
+}
+
+// end asks a session to end, and tells whether it had not been asked yet. One whose tunnel is not there yet is not asked.
+func (s *sessions) end(one *session, reason tunnel.Reason) bool {
+	s.mu.Lock()
+	ask := one.tunnel != nil && !one.asked && !one.done
+	one.asked = one.asked || ask
+	s.mu.Unlock()
+	if ask {
+		one.tunnel.Close(reason) // outside mu: it may call ended
+	}
+	return ask
 }
 
 // close gives no more places and returns a channel that is closed once the last one has come back.

@@ -34,7 +34,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	}
 	for name, v := range s.Services {
 		cfg.Services[name] = ServiceConfig{
-			ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
+			OnMove: OnMove(v.OnMove), ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
 		}
 	}
 	for _, text := range s.TrustedProxies {

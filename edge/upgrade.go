@@ -44,15 +44,17 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 	// Ask the owner, then its successors, until one answers for good.
 	ctx, svc := r.Context(), x.route.service
-	candidates := svc.candidates(x.user)
-	if len(candidates) == 0 {
+	snap := svc.view.Snapshot()
+	if snap.Ring.Len() == 0 {
 		refuse(refuseNoMember)
 		return
 	}
-	head := upgradeHead(r, e.backendHeader(r, x))
+	header := e.backendHeader(r, x)
 	var b *backend
+	var at candidate
 	var answer *http.Response
-	for i, member := range candidates {
+	for member := range svc.walk(snap, x.user) {
+		began := time.Now()
 		conn, err := svc.dial(ctx, member.Addr)
 		if ctx.Err() != nil {
 			if err == nil {
@@ -67,21 +69,28 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 			return
 		}
 		if err != nil {
+			svc.outliers.failed(member.Member, began, err)
 			continue
 		}
 		b = newBackend(conn)
+		head := upgradeHead(r, withPassedOver(header, x, member))
 		answer, err = b.ask(ctx, r, head, svc.cfg.ResponseTimeout) //nolint:bodyclose // b.close ends the connection
-		if err == nil && (answer.StatusCode != http.StatusServiceUnavailable || i == len(candidates)-1) {
-			break
+		if err == nil {
+			svc.outliers.answered(member.Member, began)
+			if !refusesToHold(answer) {
+				at = member
+				break
+			}
 		}
 		b.close()
 		b, answer = nil, nil
 		switch {
-		case err == nil, errors.Is(err, errNoAnswer): // it is full, or it died: its successor is next
+		case err == nil, errors.Is(err, errNoAnswer): // it takes no session now, or it died: its successor is next
 		case errors.Is(err, errClientGone):
 			refuse(refuseGone)
 			return
 		case errors.Is(err, errTooLate):
+			svc.outliers.failed(member.Member, began, err)
 			refuse(refuseTooLate)
 			return
 		default:
@@ -131,9 +140,15 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 	b.release()
 	joined = true
 	code = http.StatusSwitchingProtocols
-	if err := e.sessions.join(e.relay.Load(), e, svc, client, server); err != nil {
+	if err := e.sessions.join(e.relay.Load(), e, svc, x.user, at, client, server); err != nil {
 		e.log.Error("two connections cannot be joined", zap.String("request_id", x.id), zap.Error(err))
 	}
+}
+
+// refusesToHold tells whether answer is a member of ours that takes no session now: it joins, drains, has stopped, or its peers have not
+// agreed. Any other 503 is the backend's own answer to this user.
+func refusesToHold(answer *http.Response) bool {
+	return answer.StatusCode == http.StatusServiceUnavailable && answer.Header.Get("X-Selvedge-Refused") != ""
 }
 
 // switchProtocols sends the 101 and takes all deadlines off.

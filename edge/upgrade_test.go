@@ -249,10 +249,10 @@ func TestBadAnswers(t *testing.T) {
 			say(conn, "HTTP/1.1 101")
 			hang(br)
 		}, 504, "in time"},
-		"hangs up": {func(net.Conn, *bufio.Reader, *http.Request) {}, 503, "reached"},
+		"hangs up": {func(net.Conn, *bufio.Reader, *http.Request) {}, 503, "could take this"},
 		"resets": {func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_ = conn.(*net.TCPConn).SetLinger(0)
-		}, 503, "reached"},
+		}, 503, "could take this"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := start(t, Config{Membership: members(listenBackend(t, c.answer)),
