@@ -28,7 +28,7 @@ func newRing(g *global) *cobra.Command {
 			}
 		},
 	}
-	cmd.AddCommand(newRingOwner(g), newRingShow(g), newRingDiff(g), newRingSimulate(g))
+	cmd.AddCommand(newRingOwner(g), newRingShow(g), newRingDiff(g), newRingSimulate(g), newRingBury(g))
 	return cmd
 }
 

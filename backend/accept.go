@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/reactor"
 )
@@ -24,9 +26,19 @@ const UserHeader = "X-Selvedge-User"
 // Refusal is what OnOpen returns to answer an upgrade with something other than a session. Any other error answers 500, and is
 // logged instead of shown.
 type Refusal struct {
-	Status     int           // 400 to 599, anything else is 500; the edge passes it on, but for 503: then it tries the user's next member
+	Status     int           // 400 to 599, anything else is 500; the edge passes it on
 	Text       string        // the body
 	RetryAfter time.Duration // in whole seconds, rounded up; 0: no Retry-After header
+
+	why string // this package's own: the edge tries the user's next member
+}
+
+// RefusedHeader tells the edge that it is the member and not the service that refuses an upgrade, and why: joining, draining,
+// unacknowledged or stopped. Another member may take the session.
+const RefusedHeader = "X-Selvedge-Refused"
+
+func unavailable(why, text string) *Refusal {
+	return &Refusal{Status: http.StatusServiceUnavailable, Text: text, RetryAfter: time.Second, why: why}
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Text) }
@@ -39,20 +51,21 @@ func (b *Backend) Handler() http.Handler { return http.HandlerFunc(b.accept) }
 // loop. From then on there is no goroutine.
 func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	s, refusal := b.newSession(r)
-	if refusal == nil {
-		refusal = b.takesSessions()
-	}
 	if refusal == nil && !b.door.enter() {
-		refusal = notRunning()
+		refusal = unavailable("stopped", "this member is not running")
 	}
 	if refusal != nil {
 		b.refuse(w, refusal)
 		return
 	}
 
-	// Registered before the 101: a push that comes once the client knows that it is connected must find it.
-	b.table.add(s)
-	if refusal := b.askService(s, r); refusal != nil {
+	// Registered before the 101: a push that comes once the client knows that it is connected must find it. And known before the
+	// 101 to whoever would swear otherwise that the user has no session here.
+	opening, granted := b.home.register(s)
+	if refusal = b.awaitGranted(r.Context(), opening, granted); refusal == nil {
+		refusal = b.askService(s, r)
+	}
+	if refusal != nil {
 		s.end(Refused)
 		b.refuse(w, refusal)
 		return
@@ -79,7 +92,7 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 		s.end(ConnectionLost)
 		return
 	}
-	if ring := b.view.Snapshot().Ring; ring.Len() > 0 && ring.Owner(s.user) != b.cfg.ID {
+	if b.home.ring().OwnerOfHash(uint64(s.hash)) != b.cfg.ID {
 		b.wakeMover() // the edge could not reach the home, or sees another ring
 	}
 	loop := b.reactor.Loop()
@@ -87,6 +100,25 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 		_ = unix.Close(fd)
 		s.end(ConnectionLost)
 	}
+}
+
+// awaitGranted waits for the members that must know of a session before it opens.
+func (b *Backend) awaitGranted(ctx context.Context, opening *homing.Opening, granted <-chan bool) *Refusal {
+	if granted == nil {
+		if b.draining.Load() {
+			return unavailable("draining", "this member drains")
+		}
+		return unavailable("joining", "this member has not joined the others yet")
+	}
+	select {
+	case is := <-granted:
+		if is {
+			return nil
+		}
+	case <-ctx.Done():
+		b.home.do(func(n *homing.Node, _ homing.Instant) { n.Cancel(opening) })
+	}
+	return unavailable("unacknowledged", "a member that must know of this session does not answer")
 }
 
 // askService has OnOpen decide.
@@ -124,14 +156,30 @@ func (b *Backend) newSession(r *http.Request) (*Session, *Refusal) {
 	s := &Session{
 		id:      b.prefix + strconv.FormatUint(b.lastSession.Add(1), 36),
 		user:    user,
+		hash:    b.userHash(user),
 		device:  device,
 		address: clientAddress(r),
 		since:   time.Now(),
 		backend: b,
+		strayed: b.isStrayed(r, user),
 		reader:  reader{limit: b.cfg.MessageBytes},
 		fd:      -1,
 	}
 	return s, nil
+}
+
+// PassedOverHeader lists, percent-encoded and by comma, the members that the edge tried in vain before this one.
+const PassedOverHeader = "X-Selvedge-Passed-Over"
+
+// isStrayed tells whether the edge has tried the user's home in vain: sent there, the client would come straight back.
+func (b *Backend) isStrayed(r *http.Request, user string) bool {
+	owner := b.Owner(user)
+	for _, one := range strings.Split(r.Header.Get(PassedOverHeader), ",") {
+		if id, err := url.PathUnescape(strings.TrimSpace(one)); err == nil && id != "" && id == owner {
+			return true
+		}
+	}
+	return false
 }
 
 // UserOf returns the id of the user that a request is from, as the edge found it.
@@ -156,6 +204,9 @@ func (b *Backend) refuse(w http.ResponseWriter, refusal *Refusal) {
 		status = http.StatusInternalServerError
 	}
 	header := w.Header()
+	if refusal.why != "" {
+		header.Set(RefusedHeader, refusal.why)
+	}
 	if refusal.RetryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/identity"
-	"github.com/selvedge/selvedge/internal/peerv1"
 	"github.com/selvedge/selvedge/internal/reactor"
 	"github.com/selvedge/selvedge/internal/rpc"
 )
@@ -27,34 +26,33 @@ import (
 // Backend is one member of a service: it holds sessions, takes pushes and speaks to the other members.
 type Backend struct {
 	// static
-	cfg         Config
-	log         *zap.Logger
-	device      identity.Key
-	incarnation uint64
-	prefix      string // of session and message ids
-	source      discovery.Source
-	view        *discovery.View
-	table       *table
-	recent      *recent
-	moved       *lru.Cache[string, moveRecord]
-	peers       *peers
-	metrics     *metrics
-	reactor     *reactor.Reactor // made by Run, before the door opens
-	ready       chan struct{}
+	cfg     Config
+	log     *zap.Logger
+	device  identity.Key
+	prefix  string // of session and message ids
+	source  discovery.Source
+	view    *discovery.View
+	table   *table
+	recent  *recent
+	moved   *lru.Cache[string, moveRecord]
+	home    *home
+	metrics *metrics
+	reactor *reactor.Reactor // made by Run, before the door opens
+	ready   chan struct{}
 
 	// known once Ready is closed
 	addr, rpcAddr, adminAddr net.Addr
 
 	// changing
 	draining    atomic.Bool
-	changedAt   atomic.Int64 // Unix nanoseconds of the last change of members
-	misplaced   atomic.Int64 // sessions whose home is another member, at the last count
 	lastSession atomic.Uint64
 	lastMessage atomic.Uint64
-	greetedAt   atomic.Int64  // Unix nanoseconds of the last hello from a member
-	door        door          // of sessions
-	calls       door          // of calls to the RPC port
-	nudge       chan struct{} // wakes the mover; holds one
+	door        door                  // of sessions
+	calls       door                  // of calls to the RPC port
+	nudge       chan struct{}         // wakes the mover; holds one
+	self        chan discovery.Member // what is to be announced of this process; holds the newest
+	hasJoined   chan struct{}         // closed when the first incarnation has joined
+	failed      chan error            // what ends Run early; holds one
 }
 
 // New checks cfg and makes a member of it; [Backend.Run] brings it up. The error names every setting that is wrong.
@@ -75,20 +73,21 @@ func New(cfg Config) (*Backend, error) {
 	}
 	now := uint64(time.Now().UnixNano())
 	b := &Backend{
-		cfg:         cfg,
-		log:         cfg.Logger.With(zap.String("member", cfg.ID)),
-		incarnation: now,
-		prefix:      cfg.ID + "-" + strconv.FormatUint(now, 36) + "-",
-		source:      source,
-		view:        discovery.NewView(cfg.Service, watched, cfg.Logger),
-		table:       newTable(),
-		ready:       make(chan struct{}),
-		nudge:       make(chan struct{}, 1),
+		cfg:       cfg,
+		log:       cfg.Logger.With(zap.String("member", cfg.ID)),
+		prefix:    cfg.ID + "-" + strconv.FormatUint(now, 36) + "-",
+		source:    source,
+		view:      discovery.NewView(cfg.Service, watched, cfg.Logger),
+		table:     newTable(),
+		ready:     make(chan struct{}),
+		recent:    newRecent(),
+		nudge:     make(chan struct{}, 1),
+		self:      make(chan discovery.Member, 1),
+		hasJoined: make(chan struct{}),
+		failed:    make(chan error, 1),
 	}
-	b.changedAt.Store(int64(now))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
-	b.peers = newPeers(b)
-	if b.recent, err = newRecent(); err != nil {
+	if b.home, err = newHome(b, watched); err != nil {
 		return nil, fmt.Errorf("backend: %w", err)
 	}
 	if b.moved, err = lru.New[string, moveRecord](rememberMoves); err != nil {
@@ -134,21 +133,23 @@ func (b *Backend) Run(ctx context.Context) error {
 		return fmt.Errorf("backend: %w", err)
 	}
 	defer func() { _ = b.reactor.Close() }() // has no error to tell
-	defer b.peers.close()
 	listeners, err := b.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("backend: %w", err)
 	}
 	b.calls.open()
 	b.door.open()
+	peerPath, peerHandler := b.home.rpcHandler()
 	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
-	calls := rpc.Server(b.counted(b.rpcHandler()))
+	calls := rpc.Server(b.rpcHandler(peerPath, peerHandler))
 	operator := &http.Server{Handler: b.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
 
 	// Serving goes on while the member drains, so it has a context of its own.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, serving := errgroup.WithContext(serving)
+	b.home.start(serving)
+	defer b.home.close()
 	group.Go(func() error { return serve(sessions, listeners.sessions) })
 	group.Go(func() error { return serve(calls, listeners.rpc) })
 	if listeners.admin != nil {
@@ -163,26 +164,14 @@ func (b *Backend) Run(ctx context.Context) error {
 
 	announcing, withdraw := context.WithCancel(serving)
 	defer withdraw()
-	self, announced := make(chan discovery.Member, 2), make(chan struct{}) // room for both: serving, draining
-	self <- b.member(discovery.Serving)
+	announced := make(chan struct{})
 	group.Go(func() error {
 		defer close(announced)
-		return b.announce(announcing, self)
+		return b.announce(announcing, b.self)
 	})
+	group.Go(func() error { b.home.run(serving); return nil })
 
-	var drained error
-	select {
-	case <-b.view.Ready():
-		b.log.Info("serving", zap.Stringer("addr", b.addr), zap.Stringer("rpc", b.rpcAddr), zap.Any("admin", b.adminAddr), zap.String("service", b.cfg.Service))
-		close(b.ready)
-		select {
-		case <-ctx.Done():
-			drained = b.drain(self)
-		case <-serving.Done():
-		}
-	case <-ctx.Done():
-	case <-serving.Done():
-	}
+	ended := b.serveUntil(ctx, serving)
 
 	// Goodbye: out of the registry first, and the RPC listener closes last, since a refused connection is what tells others
 	// that this process holds nothing any more.
@@ -192,21 +181,63 @@ func (b *Backend) Run(ctx context.Context) error {
 	empty := b.door.shut()
 	_ = sessions.Close()
 	left := b.closeAll(Stopped, empty)
+	b.home.leave()
 	_ = operator.Close()
-	stop()
 	b.hangUp(calls)
-	return errors.Join(group.Wait(), drained, left)
+	stop()
+	return errors.Join(group.Wait(), ended, left)
 }
 
-// hangUp lets calls under way end, for a moment: their answers are good, and a caller that loses one must ask again. Where there
-// are none it does not wait: net/http would, a second for each HTTP/2 connection.
+// serveUntil is the time from the start to the end of the work: joining, serving, draining.
+func (b *Backend) serveUntil(ctx, serving context.Context) error {
+	for _, step := range []<-chan struct{}{b.view.Ready(), b.hasJoined} {
+		select {
+		case <-step:
+		case err := <-b.failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-serving.Done():
+			return nil
+		}
+	}
+	b.log.Info("serving", zap.Stringer("addr", b.addr), zap.Stringer("rpc", b.rpcAddr), zap.Any("admin", b.adminAddr), zap.String("service", b.cfg.Service))
+	close(b.ready)
+	select {
+	case <-ctx.Done():
+		return b.drain()
+	case err := <-b.failed:
+		return err
+	case <-serving.Done():
+		return nil
+	}
+}
+
+// joined is told each time that an incarnation has joined.
+func (b *Backend) joined() {
+	b.log.Info("joined the other members")
+	select {
+	case <-b.hasJoined:
+	default:
+		close(b.hasJoined)
+	}
+}
+
+// fail ends Run with err.
+func (b *Backend) fail(err error) {
+	select {
+	case b.failed <- err:
+	default:
+	}
+}
+
+// hangUp lets calls under way end, for a moment: their answers are good, and a caller that loses one must ask again.
 func (b *Backend) hangUp(server *http.Server) {
+	limit := time.NewTimer(lastCalls)
+	defer limit.Stop()
 	select {
 	case <-b.calls.shut():
-	default:
-		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
-		defer cancel()
-		_ = server.Shutdown(ctx)
+	case <-limit.C:
 	}
 	_ = server.Close()
 }
@@ -270,15 +301,14 @@ func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // rpcHandler is what senders and members reach, each with a credential of its own.
-func (b *Backend) rpcHandler() http.Handler {
+func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
 	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, push))
+	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, b.counted(push)))
 	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, ring))
-	path, peer := peerv1.NewPeerServiceHandler(peerService{b}, options)
-	mux.Handle(path, admin.RequireToken(b.cfg.PeerToken, peer))
+	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, b.counted(ring)))
+	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, peer)) // one endless stream from each member; its questions are counted
 	return mux
 }
 
@@ -294,6 +324,9 @@ func (b *Backend) isReady() error {
 	}
 	if b.draining.Load() {
 		return errors.New("draining")
+	}
+	if !b.home.isServing() {
+		return errors.New("joining the others anew")
 	}
 	if b.view.Snapshot().Ring.Len() == 0 {
 		return errors.New("no member is on the ring")

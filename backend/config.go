@@ -27,6 +27,7 @@ type OnMove string
 
 const (
 	MoveRange OnMove = "range" // those whose user belongs to another member now (the default)
+	MoveAll   OnMove = "all"   // all: every client looks its member up anew
 	MoveKeep  OnMove = "keep"  // none: sessions stay until they end by themselves
 )
 
@@ -83,6 +84,10 @@ type Config struct {
 	// DrainTimeout is how long Run waits, once its context ends, for sessions to move away. Default 60 s.
 	DrainTimeout time.Duration
 
+	// DistrustRefused is for members behind address translation or forwarders: there a refused connection does not prove that the
+	// process behind it has ended.
+	DistrustRefused bool
+
 	// RPCToken is the bearer token that senders show; PeerToken the one that members show to each other. Off loopback both are needed.
 	RPCToken  string
 	PeerToken string
@@ -100,6 +105,7 @@ type Pace struct {
 	Settle       time.Duration // the ring must not have changed for so long before sessions move. Default 2 s
 	Spread       time.Duration // a ring change's moves are spread over this. Default 10 s
 	MaxPerSecond float64       // share of the member's sessions, 0 to 1, that may be closed in a second. Default 0.05
+	Grace        time.Duration // how long a push waits for a session that was sent to its new home, before it is OFFLINE. Default 2 s
 }
 
 func (c Config) withDefaults() Config {
@@ -118,6 +124,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Move.Settle, 2*time.Second)
 	def(&c.Move.Spread, 10*time.Second)
 	def(&c.Move.MaxPerSecond, 0.05)
+	def(&c.Move.Grace, 2*time.Second)
 	def(&c.DrainTimeout, 60*time.Second)
 	if c.Metrics == nil {
 		c.Metrics = admin.NewRegistry()
@@ -145,8 +152,8 @@ func (c Config) check() error {
 	if c.Weight < 1 || c.Weight > 1000 {
 		bad("Weight: %d; want 1 to 1,000", c.Weight)
 	}
-	if c.OnMove != MoveRange && c.OnMove != MoveKeep {
-		bad("OnMove: %q; want range or keep", c.OnMove)
+	if c.OnMove != MoveRange && c.OnMove != MoveAll && c.OnMove != MoveKeep {
+		bad("OnMove: %q; want range, all or keep", c.OnMove)
 	}
 	if c.Move.MaxPerSecond < 0 || c.Move.MaxPerSecond > 1 {
 		bad("Move.MaxPerSecond: %v; want a share, 0 to 1", c.Move.MaxPerSecond)
@@ -154,8 +161,8 @@ func (c Config) check() error {
 	if c.MessageBytes < 0 || c.QueueBytes < 0 {
 		bad("MessageBytes, QueueBytes: want numbers of bytes above 0")
 	}
-	if min(c.HandshakeTimeout, c.DrainTimeout, c.Move.Settle, c.Move.Spread) < 0 {
-		bad("HandshakeTimeout, DrainTimeout, Move.Settle, Move.Spread: want durations above 0")
+	if min(c.HandshakeTimeout, c.DrainTimeout, c.Move.Settle, c.Move.Spread, c.Move.Grace) < 0 {
+		bad("HandshakeTimeout, DrainTimeout, Move.Settle, Move.Spread, Move.Grace: want durations above 0")
 	}
 	if _, err := identity.ParseKey(c.Device); err != nil {
 		bad("Device: %w", err)

@@ -16,7 +16,7 @@ func TestConfigDefaults(t *testing.T) {
 	c := Config{}.withDefaults()
 	if c.ID != host || c.Service != "default" || c.Listen != ":9000" || c.RPC != "127.0.0.1:9100" || c.Admin != "" || c.Weight != 1 ||
 		c.Device != "query:device" || c.MessageBytes != 1<<20 || c.QueueBytes != 256<<10 || c.HandshakeTimeout != 5*time.Second ||
-		c.OnMove != MoveRange || c.Move != (Pace{2 * time.Second, 10 * time.Second, 0.05}) || c.DrainTimeout != time.Minute ||
+		c.OnMove != MoveRange || c.Move != (Pace{2 * time.Second, 10 * time.Second, 0.05, 2 * time.Second}) || c.DrainTimeout != time.Minute ||
 		c.Metrics == nil || c.Logger == nil {
 		t.Errorf("defaults: %+v", c)
 	}
@@ -40,7 +40,8 @@ func TestConfigCheck(t *testing.T) {
 		{"weight 0", func(c *Config) { c.Weight = -1 }, []string{"Weight: -1", "1 to 1,000"}},
 		{"weight 1001", func(c *Config) { c.Weight = 1001 }, []string{"Weight: 1001"}},
 		{"weight 1000", func(c *Config) { c.Weight = 1000 }, nil},
-		{"on_move", func(c *Config) { c.OnMove = "all" }, []string{`OnMove: "all"`, "range or keep"}},
+		{"on_move", func(c *Config) { c.OnMove = "some" }, []string{`OnMove: "some"`, "range, all or keep"}},
+		{"on_move all", func(c *Config) { c.OnMove = MoveAll }, nil},
 		{"share above 1", func(c *Config) { c.Move.MaxPerSecond = 5 }, []string{"Move.MaxPerSecond: 5", "0 to 1"}},
 		{"share below 0", func(c *Config) { c.Move.MaxPerSecond = -.1 }, []string{"Move.MaxPerSecond"}},
 		{"message bytes", func(c *Config) { c.MessageBytes = -1 }, []string{"MessageBytes"}},

@@ -3,14 +3,19 @@
 package backend_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"github.com/selvedge/selvedge/backend"
+	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/testkit"
 )
 
@@ -70,4 +75,79 @@ func TestIdleSessionMemory(t *testing.T) {
 	if per > bound {
 		t.Errorf("%d bytes for an idle session; want at most %d", per, bound)
 	}
+}
+
+// In calm a push costs one call between members where it does not come to the home, else none, and an offline user costs no more.
+func TestCallsInCalm(t *testing.T) {
+	c := newCluster(t, 4, nil)
+	total := func(name string) (sum float64) {
+		for _, m := range c.members {
+			sum += metric(t, m.registry, name)
+		}
+		return sum
+	}
+	users := make([]string, 40)
+	for i := range users {
+		users[i] = fmt.Sprint("user-", i)
+		if i%2 == 0 {
+			c.home(users[i]).dial(t, users[i], "/")
+		}
+	}
+	pushAll := func() (forwards, asks float64, away int) {
+		forwards, asks = total("selvedge_backend_forwards_total"), total("selvedge_backend_asks_total")
+		for i, user := range users {
+			m := c.members[i%len(c.members)]
+			if n, err := m.Push(context.Background(), user, backend.Text("hi")); err != nil || n != (i+1)%2 {
+				t.Fatalf("push to %s: %d, %v", user, n, err)
+			}
+			if m != c.home(user) {
+				away++
+			}
+		}
+		return total("selvedge_backend_forwards_total") - forwards, total("selvedge_backend_asks_total") - asks, away
+	}
+	// Promises are under way until each member has polled the others under the ring in force.
+	testkit.Eventually(t, 10*time.Second, func() bool { _, asks, _ := pushAll(); return asks == 0 }, "calm")
+	forwards, asks, away := pushAll()
+	if forwards != float64(away) || asks != 0 {
+		t.Errorf("%d of %d pushes came to another member than the home: %v forwards and %v questions; want %d and 0", away, len(users), forwards, asks, away)
+	}
+}
+
+// BenchmarkIdleMembers tells what 20 members cost that have nothing to do but to know each other.
+func BenchmarkIdleMembers(b *testing.B) {
+	const members = 20
+	registry := discovery.NewMemory()
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	for i := range members {
+		m, err := backend.New(backend.Config{
+			ID: fmt.Sprint("b", i), Listen: "127.0.0.1:0", RPC: "127.0.0.1:0", Membership: backend.Membership{Memory: registry},
+			Metrics: prometheus.NewRegistry(),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		running.Go(func() { _ = m.Run(ctx) })
+		<-m.Ready()
+	}
+	time.Sleep(2 * time.Second) // joining is not idle
+	used := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	b.ResetTimer()
+	start, before := time.Now(), used()
+	for range b.N {
+		time.Sleep(time.Second)
+	}
+	share := float64(used()-before) / float64(time.Since(start))
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(100*share/members, "%cpu/member")
+	b.ReportMetric(float64(members-1), "polls/s/member")
 }

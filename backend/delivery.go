@@ -4,16 +4,11 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // delivery is one message on its way to the sessions of one user in this process. It settles session by session. A repeat of
 // the message joins it: sessions that were asked before are not asked again, ones that opened since are.
 type delivery struct {
-	fingerprint uint64
-	touched     atomic.Int64 // Unix nanoseconds of the last time it was asked for
-
 	mu      sync.Mutex
 	asked   []string      // ids of the sessions it was given to
 	took    []string      // of those, the ones whose bytes are in the kernel
@@ -21,24 +16,18 @@ type delivery struct {
 	settled chan struct{} // closed while left is 0
 }
 
-func newDelivery(fingerprint uint64) *delivery {
-	d := &delivery{fingerprint: fingerprint, settled: make(chan struct{})}
-	d.touch()
+func newDelivery() *delivery {
+	d := &delivery{settled: make(chan struct{})}
 	close(d.settled)
 	return d
 }
 
-func (d *delivery) touch() { d.touched.Store(time.Now().UnixNano()) }
-
-// isOver tells whether it may be forgotten: nobody has asked for it lately, and no session has still to take it. A message that
-// waits for a slow client must stay known, or its next repeat would be queued behind it.
-func (d *delivery) isOver() bool {
-	if time.Since(time.Unix(0, d.touched.Load())) < rememberFor {
-		return false
-	}
+// isBusy tells whether some session has still to take it. A message that waits for a slow client must stay known, or its next
+// repeat would be queued behind it.
+func (d *delivery) isBusy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.left == 0
+	return d.left > 0
 }
 
 // claim returns those of sessions that were not asked before; the caller gives the message to each and settles each.

@@ -17,6 +17,14 @@ var (
 	ErrUnsettled = errors.New("unsettled")
 	// ErrMessageReused is returned where the message id came before with another payload: choose ids that are unique.
 	ErrMessageReused = errors.New("came before with another payload")
+	// ErrOverloaded is returned where a member remembers as many recent messages as it can: push again a little later.
+	ErrOverloaded = errors.New("too many pushes")
+	// ErrOvertaken is returned where a later push of the same sender to the same user came first: this one is out of date.
+	ErrOvertaken = errors.New("overtaken by a later push of the same sender")
+	// ErrNotJoined is returned by a member that is joining, or that must join anew: ask another member.
+	ErrNotJoined = errors.New("this member has not joined the others yet")
+	// ErrSuperseded is returned by Run when another process has taken this member's id: give each its own.
+	ErrSuperseded = errors.New("another process has taken this member's id")
 	// ErrNoMembers is returned where the ring is empty: retry once a member is up.
 	ErrNoMembers = errors.New("no member of the service is up")
 )
@@ -41,6 +49,18 @@ func reachedBefore(err error) int {
 // alsoReached adds n sessions of this member, or that answered for themselves, to those that err knows of.
 func alsoReached(err error, n int) error { return &reached{err, reachedBefore(err) + n} }
 
+// foreignOwner is why a push found nobody: the user's owner does not use this package, and nobody knows what it holds.
+type foreignOwner struct{ member string }
+
+func (f *foreignOwner) Error() string {
+	return "the user belongs to member " + f.member + ", which takes no pushes: it has no RPC listener"
+}
+
+func isForeign(err error) bool {
+	var foreign *foreignOwner
+	return errors.As(err, &foreign)
+}
+
 // rpcError gives err its Connect code and typed detail.
 func (b *Backend) rpcError(err error) error {
 	if err == nil {
@@ -52,6 +72,14 @@ func (b *Backend) rpcError(err error) error {
 	switch {
 	case errors.Is(err, ErrMessageReused):
 		code, reason = connect.CodeAlreadyExists, pushv1.Reason_MESSAGE_REUSED
+	case errors.Is(err, ErrOverloaded):
+		code, reason = connect.CodeResourceExhausted, pushv1.Reason_OVERLOADED
+	case errors.Is(err, ErrOvertaken):
+		code, reason = connect.CodeFailedPrecondition, pushv1.Reason_OVERTAKEN
+	case errors.Is(err, ErrNotJoined):
+		code, reason = connect.CodeUnavailable, pushv1.Reason_NOT_A_MEMBER
+	case isForeign(err):
+		code = connect.CodeUnimplemented
 	case errors.Is(err, ErrUnsettled):
 		code, reason = connect.CodeAborted, pushv1.Reason_UNSETTLED
 	case errors.Is(err, ErrNoMembers):

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // checkHandshake refuses what is no opening handshake (RFC 6455, 4.2.1) before anybody has heard of the session. 426 says what
@@ -29,19 +28,6 @@ func checkHandshake(r *http.Request) *Refusal {
 		return bad("Sec-WebSocket-Key: want 16 bytes in base64")
 	}
 	return nil
-}
-
-// takesSessions refuses while this member may not hold new ones; the edge then asks the user's next member.
-func (b *Backend) takesSessions() *Refusal {
-	if b.draining.Load() {
-		return &Refusal{Status: http.StatusServiceUnavailable, Text: "draining", RetryAfter: time.Second}
-	}
-	return nil
-}
-
-// notRunning refuses before Run and after it, when a service's own server still, or already, calls Handler.
-func notRunning() *Refusal {
-	return &Refusal{Status: http.StatusServiceUnavailable, Text: "not serving", RetryAfter: time.Second}
 }
 
 // chooseProtocol picks the first subprotocol that the client offers and the service speaks.

@@ -3,194 +3,384 @@ package backend
 import (
 	"context"
 	"errors"
-	"slices"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/selvedge/selvedge/backend/pushv1"
+	"connectrpc.com/connect"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/hashring"
+	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/homing"
+	"github.com/selvedge/selvedge/internal/peerlink"
 )
 
-// calmAfter is how long after a change of members a home asks everybody, even where it has sessions itself: views catch up and
-// moved sessions close meanwhile.
 const (
-	calmAfter  = 20 * time.Second
-	greetedFor = 5 * confirmEvery
+	tickEvery     = 100 * time.Millisecond
+	stallAfter    = 2 * time.Second // without a tick: what peers sent meanwhile and nobody read is out of date
+	readTimeout   = 2 * time.Second // of the registry
+	readAgain     = 50 * time.Millisecond
+	rememberRings = 32
 )
 
-// homingView is what this member knows right now.
-func (b *Backend) homingView() homing.View {
-	snapshot := b.view.Snapshot()
-	v := homing.View{
-		Ring: snapshot.Ring,
-		Self: b.cfg.ID,
-		Calm: b.isCalm(),
+// home is this process's part in the ownership protocol. It makes one call to the node at a time and carries out its effects; what
+// takes time is done by goroutines, which come back with the outcome.
+type home struct {
+	b        *Backend
+	links    *peerlink.Links
+	handler  *peerlink.Handler
+	reader   discovery.Reader // the registry, where it can be asked
+	rings    *lru.Cache[string, *hashring.Ring]
+	tracked  sync.WaitGroup // goroutines
+	goodbyes sync.WaitGroup // those of them that say goodbye
+
+	mu       sync.Mutex
+	node     *homing.Node
+	peer     homing.Peer // the node's own
+	ctx      context.Context
+	openings map[*homing.Opening]chan<- bool
+	reading  bool
+	ringAt   time.Time // when the node's ring changed last
+	left     bool      // no new node is made any more
+}
+
+func newHome(b *Backend, source discovery.Source) (*home, error) {
+	h := &home{b: b, openings: make(map[*homing.Opening]chan<- bool)}
+	h.links = peerlink.New(peerlink.Config{Token: b.cfg.PeerToken, Logger: b.log, OnLost: h.lost})
+	h.reader, _ = source.(discovery.Reader)
+	var err error
+	h.rings, err = lru.New[string, *hashring.Ring](rememberRings)
+	return h, err
+}
+
+// rpcHandler is what the other members reach.
+func (h *home) rpcHandler() (path string, handler http.Handler) {
+	path, h.handler = peerlink.NewHandler(h.serve, connect.WithReadMaxBytes(maxPeerBytes))
+	return path, h.handler
+}
+
+const maxPeerBytes = 64 << 20 // of a batch of requests: one that lists the users of a member that drains is the largest
+
+// start makes the first node, under an address that others can call.
+func (h *home) start(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ctx = ctx
+	h.renew()
+}
+
+// renew makes a new incarnation join. The caller holds mu.
+func (h *home) renew() {
+	h.peer = homing.Peer{
+		Process: homing.Process{Member: h.b.cfg.ID, Incarnation: max(uint64(time.Now().UnixNano()), h.peer.Incarnation+1)},
+		Addr:    h.b.advertised(h.b.rpcAddr, false),
 	}
-	for _, m := range snapshot.Members {
-		if m.RPCAddr != "" && m.ID != b.cfg.ID {
-			v.Peers = append(v.Peers, m.ID)
-			v.Calm = v.Calm && m.InRing() // who left the ring may hold sessions of users of ours until it has drained
+	h.node = homing.New(homing.Config{
+		Self:         h.peer,
+		Users:        h.b.table.users,
+		Settle:       h.b.cfg.Move.Settle,
+		MoveGrace:    h.b.cfg.Move.Grace,
+		TrustRefused: !h.b.cfg.DistrustRefused,
+	})
+	h.node.Start(bootClock())
+	h.takeSnapshot(h.b.view.Snapshot())
+	h.carryOut(h.node)
+}
+
+// do calls the node that is in force.
+func (h *home) do(f func(n *homing.Node, now homing.Instant)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f(h.node, bootClock())
+	h.carryOut(h.node)
+}
+
+// tell calls n with the outcome of something that it asked for, be n in force or not.
+func (h *home) tell(n *homing.Node, f func(now homing.Instant)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f(bootClock())
+	h.carryOut(n)
+}
+
+// carryOut does what n asks for. The caller holds mu, so nothing here waits.
+func (h *home) carryOut(n *homing.Node) {
+	for _, effect := range n.Effects() {
+		switch e := effect.(type) {
+		case homing.Register:
+			h.b.announceState(discovery.Joining, h.peer.Incarnation)
+			h.tracked.Go(func() { h.awaitRegistered(n) })
+		case homing.ReadCatalog:
+			h.readRegistry(n)
+		case homing.Joined:
+			h.b.announceState(discovery.Serving, h.peer.Incarnation)
+			h.b.joined()
+		case homing.Fenced:
+			h.tracked.Go(func() { h.fenced(n, e) })
+		case homing.Send:
+			if _, last := e.Request.(homing.Goodbye); last {
+				h.goodbyes.Go(func() { h.send(n, e) })
+			} else {
+				h.tracked.Go(func() { h.send(n, e) })
+			}
+		case homing.Opened:
+			h.opened(e.Opening, true)
+		case homing.Unopened:
+			h.opened(e.Opening, false)
+		case homing.Look:
+			e.Question.Context.(*errand).mustLook()
+		case homing.Ask:
+			h.tracked.Go(func() { h.ask(n, e) })
+		case homing.Settled:
+			e.Question.Context.(*errand).isSettled()
+		case homing.Died:
+			h.b.metrics.deaths.WithLabelValues(e.Cause.String()).Inc()
+			h.b.log.Info("a process is gone", zap.String("peer", e.Process.Member), zap.Uint64("incarnation", e.Process.Incarnation),
+				zap.Stringer("proof", e.Cause))
+		case homing.RingChanged:
+			h.ringAt = time.Now()
+			h.b.wakeMover()
 		}
 	}
-	return v
 }
 
-// isCalm tells whether nothing speaks against it that the sessions of users of ours are all here: members have not changed
-// lately, nothing of ours is misplaced, no other member greets us (a member with misplaced sessions greets their homes every
-// second), and this service moves its sessions at all.
-func (b *Backend) isCalm() bool {
-	since := func(nanos int64) time.Duration { return time.Since(time.Unix(0, nanos)) }
-	return b.cfg.OnMove != MoveKeep && b.misplaced.Load() == 0 &&
-		since(b.changedAt.Load()) > max(calmAfter, b.cfg.Move.Settle+2*b.cfg.Move.Spread) && since(b.greetedAt.Load()) > greetedFor
-}
-
-// deliver carries a push that is at its hops-th member to every session of the user and returns the ids of those that took it.
-// Without an error that is all of them; with one, those known of.
-func (b *Backend) deliver(ctx context.Context, user string, m *message, hops int) ([]string, error) {
-	view := b.homingView()
-	if view.Ring.Len() == 0 && hops == homing.FirstHop && b.table.len() == 0 {
-		return nil, ErrNoMembers
-	}
-	plan := view.Route(user, hops)
-
-	var passed <-chan answer
-	if plan.Forward != "" {
-		b.metrics.forwards.Inc()
-		passed = b.ask(ctx, plan.Forward, user, m, hops+1)
-	}
-	took, err := b.deliverLocal(ctx, user, m)
-	if errors.Is(err, ErrMessageReused) {
-		return took, err
-	}
-	if passed != nil {
-		home := <-passed
-		if home.err == nil {
-			return union(took, home.took), err
+// run keeps the node's time until ctx ends.
+func (h *home) run(ctx context.Context) {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	last := bootClock()
+	var waited time.Duration
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
-		if !canStandIn(home.err) {
-			return union(took, home.took), home.err
+		now := bootClock()
+		if pause := time.Duration(now - last); pause > stallAfter {
+			h.b.log.Warn("this process stood still", zap.Duration("for", pause))
+			h.b.metrics.stalls.Inc()
+			h.handler.Reset()
+			h.links.Reset()
 		}
-		// The home is away: whoever could hold a session instead of it is asked from here.
-		took = union(took, home.took)
-		plan = view.Coordinate(false)
-	}
-	if len(plan.Ask) == 0 || len(took) > 0 && !plan.Always {
-		return took, err
-	}
-	others, askErr := b.askAll(ctx, plan.Ask, user, m)
-	return union(took, others), errors.Join(err, askErr)
-}
-
-// answer is what one member said of a push.
-type answer struct {
-	took []string
-	err  error
-}
-
-// askAll puts the question to members at once. A member whose process is gone holds nothing and has thereby answered.
-func (b *Backend) askAll(ctx context.Context, members []string, user string, m *message) (took []string, err error) {
-	b.metrics.asks.Add(float64(len(members)))
-	answers := make([]<-chan answer, len(members))
-	elsewhere := 0 // reached by members that could not answer for all of theirs
-	for i, id := range members {
-		answers[i] = b.ask(ctx, id, user, m, homing.LeafHop)
-	}
-	for _, next := range answers {
-		a := <-next
-		took = union(took, a.took)
-		if a.err != nil && !isGone(a.err) {
-			err = errors.Join(err, a.err)
-			elsewhere += reachedBefore(a.err)
-		}
-	}
-	if err != nil {
-		err = &reached{err, elsewhere}
-	}
-	return took, err
-}
-
-// ask sends a push on to a member and returns at once; the answer comes within ctx's time.
-func (b *Backend) ask(ctx context.Context, id, user string, m *message, hops int) <-chan answer {
-	out := make(chan answer, 1)
-	go func() {
-		took, err := b.peers.deliver(ctx, id, user, m, hops)
-		out <- answer{took, err}
-	}()
-	return out
-}
-
-// Push delivers m to every session of user, wherever they are, and returns how many took it; 0 means that the user is offline.
-// An error other than a misuse says that the outcome is not certain: push again with the same message id. ctx's deadline
-// counts, up to 15 s; 5 s where it has none.
-func (b *Backend) Push(ctx context.Context, user string, m Message, opts ...PushOption) (sessions int, err error) {
-	msg := &message{Message: m}
-	for _, opt := range opts {
-		opt(msg)
-	}
-	if msg.id == "" {
-		msg.id = b.newMessageID()
-	}
-	if err := msg.check(user); err != nil {
-		return 0, err
-	}
-	timeout := maxTimeout
-	if _, ok := ctx.Deadline(); !ok {
-		timeout = pushv1.DefaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return b.push(ctx, user, msg)
-}
-
-// PushOption changes one push.
-type PushOption func(*message)
-
-// WithMessageID names the message: no session gets the same id twice, so that a push can be repeated safely.
-func WithMessageID(id string) PushOption { return func(m *message) { m.id = id } }
-
-// ExceptSession leaves one session out: the one that the message came from.
-func ExceptSession(id string) PushOption { return func(m *message) { m.except = id } }
-
-func (b *Backend) push(ctx context.Context, user string, m *message) (int, error) {
-	start := time.Now()
-	took, err := b.deliver(ctx, user, m, homing.FirstHop)
-	sessions := len(took)
-	if err != nil {
-		err = alsoReached(err, sessions)
-		sessions = reachedBefore(err)
-	}
-	b.metrics.pushSeconds.Observe(time.Since(start).Seconds())
-	b.metrics.push(outcomeOf(sessions), err)
-	return sessions, err
-}
-
-func outcomeOf(sessions int) pushv1.Outcome {
-	if sessions > 0 {
-		return pushv1.Outcome_DELIVERED
-	}
-	return pushv1.Outcome_OFFLINE
-}
-
-// union adds the ids of b to a; both are short.
-func union(a, b []string) []string {
-	for _, id := range b {
-		if !slices.Contains(a, id) {
-			a = append(a, id)
-		}
-	}
-	return a
-}
-
-// each runs f for 0 to n-1 with at most width at once and waits for all.
-func each(n, width int, f func(i int)) {
-	var wg sync.WaitGroup
-	gate := make(chan struct{}, width)
-	for i := range n {
-		gate <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-gate }()
-			f(i)
+		last = now
+		var waiting []homing.Peer
+		h.do(func(n *homing.Node, now homing.Instant) {
+			n.Tick(now)
+			waiting = n.Waiting()
 		})
+		if waited += tickEvery; len(waiting) > 0 && waited > 5*time.Second {
+			waited = 0
+			h.b.log.Warn("cannot join before these members answer, are gone from their hosts, or are buried (selvedge ring bury MEMBER)",
+				zap.String("members", names(waiting)))
+		}
 	}
-	wg.Wait()
+}
+
+func names(peers []homing.Peer) string {
+	var list []string
+	for _, p := range peers {
+		list = append(list, p.Member+" at "+p.Addr)
+	}
+	return strings.Join(list, ", ")
+}
+
+// snapshotChanged hands the registry's view on.
+func (h *home) snapshotChanged(s *discovery.Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.node != nil {
+		h.takeSnapshot(s)
+		h.carryOut(h.node)
+	}
+}
+
+func (h *home) takeSnapshot(s *discovery.Snapshot) {
+	if s.Ring.Len() > 0 {
+		h.rings.Add(s.Ring.Digest(), s.Ring)
+	}
+	h.node.SetRing(bootClock(), s.Ring, h.peersIn(s.Members))
+}
+
+// peersIn lists the members that take part in the protocol: those that have an RPC listener.
+func (h *home) peersIn(members []discovery.Member) []homing.Peer {
+	var peers []homing.Peer
+	for _, m := range members {
+		if m.RPCAddr != "" {
+			peers = append(peers, homing.Peer{Process: homing.Process{Member: m.ID, Incarnation: m.Incarnation}, Addr: m.RPCAddr})
+		}
+	}
+	return peers
+}
+
+// awaitRegistered reads the registry until it shows this process, for the node to learn whom to greet.
+func (h *home) awaitRegistered(n *homing.Node) {
+	for range int(time.Second / readAgain) {
+		if h.readOnce(n) {
+			return
+		}
+		select {
+		case <-time.After(readAgain):
+		case <-h.ctx.Done():
+			return
+		}
+	} // the node itself goes on asking, once a second
+}
+
+// readRegistry reads the registry, one read at a time. The caller holds mu.
+func (h *home) readRegistry(n *homing.Node) {
+	if h.reading {
+		return
+	}
+	h.reading = true
+	h.tracked.Go(func() {
+		h.readOnce(n)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.reading = false
+	})
+}
+
+// readOnce reports whether the registry shows this process.
+func (h *home) readOnce(n *homing.Node) (shown bool) {
+	sent := bootClock()
+	members, err := h.readMembers()
+	if err != nil {
+		h.b.log.Debug("the registry cannot be read", zap.Error(err))
+		return false
+	}
+	all := make([]homing.Registration, 0, len(members))
+	for _, p := range h.peersIn(members) {
+		all = append(all, homing.Registration{Peer: p})
+	}
+	passing := make(map[string]bool, len(members))
+	for _, m := range members {
+		passing[m.ID] = m.Health != discovery.Critical
+	}
+	for i := range all {
+		all[i].Passing = passing[all[i].Member]
+		shown = shown || all[i].Process == n.Self() || all[i].Process == homing.Process{Member: n.Self().Member}
+	}
+	h.tell(n, func(now homing.Instant) { n.Catalog(now, sent, all) })
+	return shown
+}
+
+var errNoReader = errors.New("this registry cannot be asked")
+
+func (h *home) readMembers() ([]discovery.Member, error) {
+	if h.reader == nil {
+		return nil, errNoReader
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
+	defer cancel()
+	return h.reader.Read(ctx, h.b.cfg.Service)
+}
+
+// lost is told that a stream to addr broke: whether the process is gone shows at the next call.
+func (h *home) lost(addr string) {
+	h.do(func(n *homing.Node, now homing.Instant) { n.Suspect(now, addr) })
+}
+
+// fenced is the end of an incarnation that others may hold dead: its sessions are closed, and the next one joins.
+func (h *home) fenced(n *homing.Node, e homing.Fenced) {
+	h.b.metrics.fences.Inc()
+	h.b.log.Warn("this process may be held dead by others: all its sessions are closed and it joins anew", zap.String("why", e.Cause),
+		zap.Int("sessions", h.b.table.len()))
+	for _, s := range h.b.table.all() {
+		s.beginClose(Restart, 0, "")
+	}
+	if e.Superseded {
+		h.b.fail(ErrSuperseded)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.node == n && !h.left {
+		h.renew()
+	}
+}
+
+// drain leaves the ring: no session is opened any more.
+func (h *home) drain() {
+	h.do(func(n *homing.Node, now homing.Instant) {
+		h.left = true
+		n.Drain(now)
+		h.b.announceState(discovery.Draining, h.peer.Incarnation)
+	})
+}
+
+const goodbyeTime = 500 * time.Millisecond // for the others to hear that this process holds nothing any more
+
+// leave says goodbye, and waits a moment until it is heard.
+func (h *home) leave() {
+	h.do(func(n *homing.Node, now homing.Instant) { h.left = true; n.Leave(now) })
+	heard := make(chan struct{})
+	go func() { h.goodbyes.Wait(); close(heard) }()
+	limit := time.NewTimer(goodbyeTime)
+	defer limit.Stop()
+	select {
+	case <-heard:
+	case <-limit.C:
+	}
+}
+
+// close ends the links; nothing of the home runs after it.
+func (h *home) close() {
+	h.links.Close()
+	h.goodbyes.Wait()
+	h.tracked.Wait()
+}
+
+// register puts a session into the table and asks for its 101: granted says what became of it. A nil channel refuses it at once.
+// Either way unregister is due.
+func (h *home) register(s *Session) (opening *homing.Opening, granted <-chan bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.b.table.add(s)
+	opening = h.node.Open(bootClock(), s.hash)
+	if opening == nil {
+		return nil, nil
+	}
+	answer := make(chan bool, 1)
+	h.openings[opening] = answer
+	h.carryOut(h.node)
+	return opening, answer
+}
+
+func (h *home) opened(o *homing.Opening, granted bool) {
+	if answer, waits := h.openings[o]; waits {
+		delete(h.openings, o)
+		answer <- granted
+	}
+}
+
+// unregister takes a session out of the table, whose client was told to connect to its home if moved.
+func (h *home) unregister(s *Session, moved bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.b.table.remove(s) && h.node != nil {
+		h.node.Closed(bootClock(), s.hash, moved)
+		h.carryOut(h.node)
+	}
+}
+
+// known returns the peers.
+func (h *home) known() (peers []homing.Peer) {
+	h.do(func(n *homing.Node, _ homing.Instant) { peers = n.Known() })
+	return peers
+}
+
+// bury holds a member dead by an operator's word.
+func (h *home) bury(member string) (known bool) {
+	h.do(func(n *homing.Node, now homing.Instant) { known = n.Bury(now, member) })
+	return known
+}
+
+// isServing tells whether this process takes sessions.
+func (h *home) isServing() (serving bool) {
+	h.do(func(n *homing.Node, _ homing.Instant) { serving = n.IsServing() })
+	return serving
 }

@@ -2,20 +2,23 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 	"unicode/utf8"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/selvedge/selvedge/internal/homing"
+	"github.com/selvedge/selvedge/internal/peerv1"
 )
 
-// What a member remembers of recent messages, so that a repeated message id reaches no session twice. The oldest are forgotten
-// beyond rememberMessages; one is kept for rememberFor after it was last asked for, several times the longest that one try of a
-// push may take, and for as long as a session has still to take it.
+// What a member remembers of recent messages, so that a repeated message id reaches no session twice. One is kept for rememberFor
+// after it was last asked for, several times the longest that one try of a push may take, and for as long as a session has still
+// to take it. A member that has no place left takes no push until there is one.
 const (
-	rememberMessages = 1 << 16
+	rememberMessages = 1 << 20
 	rememberFor      = 60 * time.Second
+	rememberOrder    = 1 << 16          // pairs of sender and user
 	maxTimeout       = 15 * time.Second // of one push; longer ones are cut to this
 	answerTime       = 50 * time.Millisecond
 )
@@ -23,9 +26,11 @@ const (
 // message is a push on its way through this process.
 type message struct {
 	Message
-	id     string // sessions that were given it before are not given it again
-	except string // id of a session that does not get it
-	wire   []byte // the frame, once compiled
+	id       string // sessions that were given it before are not given it again
+	except   string // id of a session that does not get it
+	sender   string // with sequence: a push that comes after a later one of its sender to the same user is not delivered
+	sequence uint64
+	wire     []byte // the frame, once compiled
 }
 
 // check refuses what the other members would not take.
@@ -50,58 +55,73 @@ func (m *message) frame() []byte {
 	return m.wire
 }
 
-// recent remembers deliveries by user and message id.
+func (m *message) proto() *peerv1.Message {
+	out := &peerv1.Message{Id: m.id, Sender: m.sender, Sequence: m.sequence}
+	if m.Binary {
+		out.Payload = &peerv1.Message_Data{Data: m.Data}
+	} else {
+		out.Payload = &peerv1.Message_Text{Text: string(m.Data)}
+	}
+	return out
+}
+
+func messageFromPeer(m *peerv1.Message, except string) (*message, error) {
+	if m.GetId() == "" || len(m.GetId()) > maxMessageID {
+		return nil, invalid("message id of %d bytes; want 1 to %d", len(m.GetId()), maxMessageID)
+	}
+	out := &message{id: m.GetId(), except: except, sender: m.GetSender(), sequence: m.GetSequence()}
+	if data, ok := m.GetPayload().(*peerv1.Message_Data); ok {
+		out.Message = Message{Data: data.Data, Binary: true}
+	} else {
+		out.Message = Message{Data: []byte(m.GetText())}
+	}
+	return out, nil
+}
+
+// recent remembers deliveries, and who has overtaken whom.
 type recent struct {
-	mu    sync.Mutex // so that of two who find a message to be over, both get the same new delivery
-	cache *lru.Cache[recentKey, *delivery]
+	mu         sync.Mutex
+	deliveries *homing.Memory[*delivery]
+	order      *homing.Order
 }
 
-type recentKey struct{ user, message string }
-
-func newRecent() (*recent, error) {
-	cache, err := lru.New[recentKey, *delivery](rememberMessages)
-	return &recent{cache: cache}, err
+func newRecent() *recent {
+	return &recent{
+		deliveries: homing.NewMemory(rememberMessages, homing.Instant(rememberFor), (*delivery).isBusy),
+		order:      homing.NewOrder(rememberOrder),
+	}
 }
 
-// find returns what is known of that message, or nil.
-func (r *recent) find(key recentKey) *delivery {
+// join returns what is known of m; where nothing is, a new delivery that is from now on, or nil where nobody is here to have it.
+func (r *recent) join(user string, m *message, anybody bool) (*delivery, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d, ok := r.cache.Get(key); ok && !d.isOver() {
-		d.touch()
-		return d
+	now, key := bootClock(), homing.MessageKey{User: user, Message: m.id}
+	d, known, err := r.deliveries.Find(now, key, m.fingerprint())
+	switch {
+	case err == nil && !known && !anybody:
+		return nil, nil
+	case err == nil && !known && m.sender != "" && !r.order.InTime(m.sender, user, m.sequence):
+		return nil, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
+	case err == nil && !known:
+		d, err = r.deliveries.Join(now, key, m.fingerprint(), newDelivery)
 	}
-	return nil
-}
-
-// join returns what is known of that message; where nothing is, a new delivery that is from now on.
-func (r *recent) join(key recentKey, fingerprint uint64) *delivery {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if d, ok := r.cache.Get(key); ok && !d.isOver() {
-		d.touch()
-		return d
+	switch {
+	case errors.Is(err, homing.ErrReused):
+		return nil, fmt.Errorf("message id %q: %w", m.id, ErrMessageReused)
+	case errors.Is(err, homing.ErrFull):
+		return nil, fmt.Errorf("%d messages are remembered: %w", rememberMessages, ErrOverloaded)
 	}
-	d := newDelivery(fingerprint)
-	r.cache.Add(key, d)
-	return d
+	return d, err
 }
 
 // deliverLocal gives m to the user's sessions in this process, each once whatever is repeated, and waits until their bytes are
-// in the kernel. It returns the ids of those that took it. An error says that some have not yet, or that m.id was used before
-// with another payload.
+// in the kernel. It returns the ids of those that took it. An error says that some have not yet, or that m is refused.
 func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]string, error) {
 	sessions := b.table.of(user)
-	key := recentKey{user, m.id}
-	fingerprint := m.fingerprint()
-	var d *delivery
-	if len(sessions) > 0 {
-		d = b.recent.join(key, fingerprint)
-	} else if d = b.recent.find(key); d == nil {
-		return nil, nil // nobody here, and nothing to remember
-	}
-	if d.fingerprint != fingerprint {
-		return nil, fmt.Errorf("message id %q: %w", m.id, ErrMessageReused)
+	d, err := b.recent.join(user, m, len(sessions) > 0)
+	if d == nil || err != nil {
+		return nil, err
 	}
 	for _, s := range d.claim(sessions, m.except) {
 		s.write(outgoing{frame: m.frame(), delivery: d})
@@ -111,4 +131,17 @@ func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]
 		return took, fmt.Errorf("%d sessions have not taken it yet: %w", undecided, ErrUnsettled)
 	}
 	return took, nil
+}
+
+// broadcastLocal gives m to every session here, once whatever is repeated, and returns how many took it before ctx ended.
+func (b *Backend) broadcastLocal(ctx context.Context, m *message) (int, error) {
+	d, err := b.recent.join("", m, true) // "" is nobody's id
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range d.claim(b.table.all(), "") {
+		s.write(outgoing{frame: m.frame(), delivery: d})
+	}
+	took, _ := d.wait(ctx)
+	return len(took), nil
 }

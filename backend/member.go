@@ -3,18 +3,19 @@ package backend
 import (
 	"context"
 	"net"
-	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
-// member is what this process says of itself.
-func (b *Backend) member(state discovery.State) discovery.Member {
-	return discovery.Member{
+// announceState makes this process's state known, or the newest one where several come at once. home.mu orders its calls.
+func (b *Backend) announceState(state discovery.State, incarnation uint64) {
+	select {
+	case <-b.self: // not announced yet, and out of date
+	default:
+	}
+	b.self <- discovery.Member{
 		ID:          b.cfg.ID,
-		Incarnation: b.incarnation,
+		Incarnation: incarnation,
 		State:       state,
 		Addr:        b.advertised(b.addr, true),
 		RPCAddr:     b.advertised(b.rpcAddr, false),
@@ -54,18 +55,7 @@ func (b *Backend) announce(ctx context.Context, self <-chan discovery.Member) er
 }
 
 // membersChanged runs on the view's goroutine at every change.
-func (b *Backend) membersChanged(_, snapshot *discovery.Snapshot) {
-	b.changedAt.Store(time.Now().UnixNano())
-	inUse := make(map[string]bool)
-	for _, m := range snapshot.Members {
-		inUse[m.RPCAddr] = true
-	}
-	b.peers.forget(inUse)
-	if self, known := snapshot.Member(b.cfg.ID); known && self.Incarnation > b.incarnation {
-		b.log.Error("another process has taken this member's id; give each its own", zap.String("addr", self.Addr))
-	}
-	b.wakeMover()
-}
+func (b *Backend) membersChanged(_, snapshot *discovery.Snapshot) { b.home.snapshotChanged(snapshot) }
 
 func (b *Backend) wakeMover() {
 	select {

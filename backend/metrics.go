@@ -1,11 +1,10 @@
 package backend
 
 import (
-	"sync"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/homing"
 )
 
 // metrics holds the counters of one member. All labels are there at zero from the start; none holds a user.
@@ -16,6 +15,9 @@ type metrics struct {
 	forwards    prometheus.Counter
 	asks        prometheus.Counter
 	moves       prometheus.Counter
+	deaths      *prometheus.CounterVec
+	fences      prometheus.Counter
+	stalls      prometheus.Counter
 	queueBytes  prometheus.Gauge
 }
 
@@ -41,18 +43,24 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 		forwards:    prometheus.NewCounter(prometheus.CounterOpts(name("forwards_total", "Pushes handed on to the user's home."))),
 		asks:        prometheus.NewCounter(prometheus.CounterOpts(name("asks_total", "Questions put to other members about a push."))),
 		moves:       prometheus.NewCounter(prometheus.CounterOpts(name("moves_total", "Sessions closed because their user moved."))),
-		queueBytes:  prometheus.NewGauge(prometheus.GaugeOpts(name("write_queue_bytes", "Bytes that wait for slow clients."))),
+		deaths: prometheus.NewCounterVec(prometheus.CounterOpts(name("peer_deaths_total", "Processes of other members held dead, by proof.")),
+			[]string{"proof"}),
+		fences:     prometheus.NewCounter(prometheus.CounterOpts(name("fences_total", "Times that this process closed all sessions, since others may have held it dead."))),
+		stalls:     prometheus.NewCounter(prometheus.CounterOpts(name("stalls_total", "Times that this process stood still for two seconds or more."))),
+		queueBytes: prometheus.NewGauge(prometheus.GaugeOpts(name("write_queue_bytes", "Bytes that wait for slow clients."))),
 	}
 	for reason := range closeReasons {
 		m.closes.WithLabelValues(CloseReason(reason).String())
+	}
+	for death := homing.SaidGoodbye; death <= homing.Heard; death++ {
+		m.deaths.WithLabelValues(death.String())
 	}
 	for _, outcome := range outcomes {
 		m.pushes.WithLabelValues(outcome)
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.queueBytes, sessions,
-		&ringCollector{backend: b, labels: labels})
+	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.queueBytes, sessions, b.view.Metrics())
 }
 
 func register(registry *prometheus.Registry, collectors ...prometheus.Collector) error {
@@ -73,35 +81,4 @@ func (m *metrics) push(outcome pushv1.Outcome, err error) {
 	default:
 		m.pushes.WithLabelValues("offline").Inc()
 	}
-}
-
-// ringCollector reports the ring by which this member decides, read at scrape time.
-type ringCollector struct {
-	backend *Backend
-	labels  prometheus.Labels
-	once    sync.Once
-	members *prometheus.Desc
-	changes *prometheus.Desc
-	info    *prometheus.Desc
-}
-
-func (c *ringCollector) describe() {
-	c.members = prometheus.NewDesc("selvedge_ring_members", "Members on the ring.", nil, c.labels)
-	c.changes = prometheus.NewDesc("selvedge_ring_changes_total", "Rings that came into force.", nil, c.labels)
-	c.info = prometheus.NewDesc("selvedge_ring_info", "The ring in force; equal digests mean equal rings.", []string{"digest"}, c.labels)
-}
-
-func (c *ringCollector) Describe(out chan<- *prometheus.Desc) {
-	c.once.Do(c.describe)
-	out <- c.members
-	out <- c.changes
-	out <- c.info
-}
-
-func (c *ringCollector) Collect(out chan<- prometheus.Metric) {
-	c.once.Do(c.describe)
-	ring := c.backend.view.Snapshot().Ring
-	out <- prometheus.MustNewConstMetric(c.members, prometheus.GaugeValue, float64(ring.Len()))
-	out <- prometheus.MustNewConstMetric(c.changes, prometheus.CounterValue, float64(c.backend.view.RingChanges()))
-	out <- prometheus.MustNewConstMetric(c.info, prometheus.GaugeValue, 1, ring.Digest())
 }

@@ -2,101 +2,159 @@ package backend
 
 import (
 	"context"
-	"fmt"
-	"time"
 
-	"connectrpc.com/connect"
+	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/peerv1"
 )
 
-// peerService is what the other members reach. It is open to whoever has the peer token.
-type peerService struct{ b *Backend }
-
-// envelope checks that the request is meant for this process, and answers who it is.
-func (p peerService) envelope(c *peerv1.Caller) (*peerv1.Callee, error) {
-	if c.GetCallee() != p.b.cfg.ID {
-		return nil, connect.NewError(connect.CodeFailedPrecondition,
-			fmt.Errorf("this is member %q, not %q: the caller's address book is out of date", p.b.cfg.ID, c.GetCallee()))
+// serve answers what another member asks. It is called in the order in which requests came on one stream, and does not wait: what
+// takes time goes on in a goroutine.
+func (h *home) serve(ctx context.Context, r *peerv1.Request, reply func(*peerv1.Reply)) {
+	caller := callerFromWire(r.GetCaller())
+	switch body := r.GetBody().(type) {
+	case *peerv1.Request_Hello:
+		h.handle(caller, homing.Hello{}, "", reply)
+	case *peerv1.Request_Poll:
+		h.handle(caller, homing.Poll{Seen: body.Poll.GetSeen()}, body.Poll.GetRingDigest(), reply)
+	case *peerv1.Request_Announce:
+		h.handle(caller, homing.Announce{Sequence: body.Announce.GetSequence(), Users: usersFromWire(body.Announce.GetUsers())}, "", reply)
+	case *peerv1.Request_Goodbye:
+		h.handle(caller, homing.Goodbye{}, "", reply)
+	case *peerv1.Request_Deliver:
+		h.answer(ctx, caller, leaf{user: body.Deliver.GetUser(), milliseconds: body.Deliver.GetRemainingMs()}, reply,
+			func(ctx context.Context, a *peerv1.Answer) error { return h.deliver(ctx, body.Deliver, a) })
+	case *peerv1.Request_Presence:
+		h.answer(ctx, caller, leaf{user: body.Presence.GetUser(), milliseconds: body.Presence.GetRemainingMs()}, reply,
+			func(ctx context.Context, a *peerv1.Answer) error { return h.list(ctx, body.Presence, a) })
+	case *peerv1.Request_Disconnect:
+		h.answer(ctx, caller, leaf{user: body.Disconnect.GetUser(), milliseconds: body.Disconnect.GetRemainingMs()}, reply,
+			func(_ context.Context, a *peerv1.Answer) error {
+				d := body.Disconnect
+				if err := checkClose(d.Code, d.Reason); err != nil {
+					return err
+				}
+				a.Sessions = h.b.closeSessions(d.User, d.Sessions, d.Code, d.Reason)
+				return nil
+			})
+	case *peerv1.Request_Broadcast:
+		h.answer(ctx, caller, leaf{milliseconds: body.Broadcast.GetRemainingMs()}, reply,
+			func(ctx context.Context, a *peerv1.Answer) error {
+				m, err := messageFromPeer(body.Broadcast.GetMessage(), "")
+				if err != nil {
+					return err
+				}
+				n, err := h.b.broadcastLocal(ctx, m)
+				a.Count = uint32(n)
+				return err
+			})
+	default:
+		h.handle(caller, nil, "", reply)
 	}
-	return &peerv1.Callee{
-		Member:      p.b.cfg.ID,
-		Incarnation: p.b.incarnation,
-		RingDigest:  p.b.view.Snapshot().Ring.Digest(),
-	}, nil
 }
 
-// Hello comes from a member that holds sessions whose home it believes this one to be: see homingView.
-func (p peerService) Hello(_ context.Context, r *connect.Request[peerv1.HelloRequest]) (*connect.Response[peerv1.HelloResponse], error) {
-	callee, err := p.envelope(r.Msg.Caller)
-	if err != nil {
-		return nil, err
+// handle answers what the node itself has the answer to. has is the digest of a ring that the caller knows.
+func (h *home) handle(caller homing.Caller, r homing.Request, has string, reply func(*peerv1.Reply)) {
+	var out homing.Reply
+	var ok bool
+	h.do(func(n *homing.Node, now homing.Instant) { out, ok = n.Handle(now, caller, r) })
+	if !ok {
+		return // fenced: the caller waits in vain, and asks whoever comes after
 	}
-	p.b.greetedAt.Store(time.Now().UnixNano())
-	return connect.NewResponse(&peerv1.HelloResponse{Callee: callee}), nil
+	w := &peerv1.Reply{Callee: calleeToWire(out.Callee)}
+	if out.Promise != nil {
+		w.Body = &peerv1.Reply_Poll{Poll: promiseToWire(out.Promise, has)}
+	}
+	reply(w)
 }
 
-func (p peerService) Deliver(ctx context.Context, r *connect.Request[peerv1.DeliverRequest]) (*connect.Response[peerv1.DeliverResponse], error) {
-	callee, err := p.envelope(r.Msg.Caller)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkUser(r.Msg.User); err != nil {
-		return nil, err
-	}
-	ctx, cancel := withTimeout(ctx, r.Msg.RemainingMs)
-	defer cancel()
-	// A hop count below HomeHop is for senders: taken at its word it could send a push round in circles.
-	hops := max(int(r.Msg.Hops), homing.HomeHop)
-	m, err := messageFromPeer(r.Msg.Message, r.Msg.ExceptSession)
-	if err != nil {
-		return nil, err
-	}
-	took, err := p.b.deliver(ctx, r.Msg.User, m, hops)
-	if err != nil {
-		return nil, p.b.rpcError(alsoReached(err, len(took)))
-	}
-	return connect.NewResponse(&peerv1.DeliverResponse{Callee: callee, Sessions: took}), nil
+// leaf is what every question has.
+type leaf struct {
+	user         string
+	milliseconds uint32
 }
 
-func (p peerService) Broadcast(ctx context.Context, r *connect.Request[peerv1.BroadcastRequest]) (*connect.Response[peerv1.BroadcastResponse], error) {
-	callee, err := p.envelope(r.Msg.Caller)
-	if err != nil {
-		return nil, err
+// answer has work answer a question about a user in a goroutine, within the question's time.
+func (h *home) answer(ctx context.Context, caller homing.Caller, q leaf, reply func(*peerv1.Reply),
+	work func(context.Context, *peerv1.Answer) error,
+) {
+	var callee homing.Callee
+	var ok bool
+	a := &peerv1.Answer{}
+	h.do(func(n *homing.Node, now homing.Instant) {
+		if callee, ok = n.Admit(now, caller); ok && q.user != "" {
+			user := homing.User(n.Ring().Hash(q.user))
+			a.Openings = n.Openings(user)
+			a.MovingMs = uint32(n.Moving(now, user).Milliseconds())
+		}
+	})
+	if !ok {
+		return
 	}
-	ctx, cancel := withTimeout(ctx, r.Msg.RemainingMs)
-	defer cancel()
-	m, err := messageFromPeer(r.Msg.Message, "")
-	if err != nil {
-		return nil, err
+	if callee.Refusal != homing.Accepted {
+		reply(&peerv1.Reply{Callee: calleeToWire(callee)})
+		return
 	}
-	n, err := p.b.broadcastLocal(ctx, m)
-	if err != nil {
-		return nil, p.b.rpcError(err)
+	if !h.b.calls.enter() {
+		return
 	}
-	return connect.NewResponse(&peerv1.BroadcastResponse{Callee: callee, Sessions: uint32(n)}), nil
+	go func() {
+		defer h.b.calls.leave()
+		ctx, cancel := withTimeout(ctx, q.milliseconds)
+		defer cancel()
+		defer func() {
+			if p := recover(); p != nil {
+				h.b.log.Error("a peer's request made this member panic", zap.Any("panic", p), zap.Stack("stack"))
+			}
+		}()
+		if err := work(ctx, a); err != nil {
+			wrong := answerOf(nil, err)
+			if a.Undecided = wrong.Undecided; wrong.Final != nil {
+				a.Error = h.errorToWire(err)
+			}
+		}
+		reply(&peerv1.Reply{Callee: calleeToWire(callee), Body: &peerv1.Reply_Answer{Answer: a}})
+	}()
 }
 
-func (p peerService) Presence(_ context.Context, r *connect.Request[peerv1.PresenceRequest]) (*connect.Response[peerv1.PresenceResponse], error) {
-	callee, err := p.envelope(r.Msg.Caller)
+// deliver answers for this member's own sessions, or as the home for everybody's.
+func (h *home) deliver(ctx context.Context, d *peerv1.Deliver, a *peerv1.Answer) error {
+	m, err := messageFromPeer(d.GetMessage(), d.GetExceptSession())
+	if err == nil {
+		err = checkUser(d.User)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(r.Msg.Users) > maxPresenceUsers {
-		return nil, invalid("%d users; want at most %d in one call", len(r.Msg.Users), maxPresenceUsers)
+	if !d.Forward {
+		a.Sessions, err = h.b.deliverLocal(ctx, d.User, m)
+		return err
 	}
-	return connect.NewResponse(&peerv1.PresenceResponse{Callee: callee, Users: p.b.presenceLocal(r.Msg.Users)}), nil
+	e := h.b.newErrand(d.User, m)
+	e.question.Forwarded = true
+	h.settle(ctx, e)
+	a.Sessions, a.Complete = e.question.Sessions, e.question.Certain
+	return e.err()
 }
 
-func (p peerService) Disconnect(_ context.Context, r *connect.Request[peerv1.DisconnectRequest]) (*connect.Response[peerv1.DisconnectResponse], error) {
-	callee, err := p.envelope(r.Msg.Caller)
-	if err != nil {
-		return nil, err
+func (h *home) list(ctx context.Context, p *peerv1.Presence, a *peerv1.Answer) error {
+	if err := checkUser(p.User); err != nil {
+		return err
 	}
-	if err := checkClose(r.Msg.Code, r.Msg.Reason); err != nil {
-		return nil, err
+	if !p.Forward {
+		a.Presence, a.Complete = h.b.sessionsShown(p.User), true
+	} else {
+		e := h.b.newErrand(p.User, nil)
+		e.question.Forwarded = true
+		h.settle(ctx, e)
+		a.Presence, a.Complete = e.shown, e.question.Certain
+		if err := e.err(); err != nil {
+			return err
+		}
 	}
-	n := p.b.closeSessions(r.Msg.User, r.Msg.Sessions, r.Msg.Code, r.Msg.Reason)
-	return connect.NewResponse(&peerv1.DisconnectResponse{Callee: callee, Sessions: uint32(n)}), nil
+	for _, s := range a.Presence {
+		a.Sessions = append(a.Sessions, s.Id)
+	}
+	return nil
 }

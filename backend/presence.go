@@ -12,106 +12,70 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/peerv1"
 )
 
-// presence asks every member for its sessions of users, since only all of them together prove an absence.
+// presenceWidth is how many users of one call are worked on at once.
+const presenceWidth = 64
+
+// presence finds the sessions of users, wherever they are.
 func (b *Backend) presence(ctx context.Context, users []string) []*pushv1.UserPresence {
-	peers := b.homingView().Peers
-	lists := make([][]*pushv1.UserPresence, len(peers)+1)
-	failures := make([]error, len(peers))
-	each(len(peers)+1, len(peers)+1, func(i int) {
-		if i == len(peers) {
-			lists[i] = b.presenceLocal(users)
-			return
-		}
-		list, err := b.peers.presence(ctx, peers[i], users)
-		if err == nil && len(list) != len(users) {
-			err = fmt.Errorf("member %s answered for %d of %d users: %w", peers[i], len(list), len(users), ErrUnsettled)
-		}
-		if err != nil && !isGone(err) {
-			failures[i] = err
-		} else if err == nil {
-			lists[i] = list
-		}
-	})
-	merged := make([]*pushv1.UserPresence, len(users))
-	incomplete := errors.Join(failures...)
-	for i, user := range users {
-		merged[i] = &pushv1.UserPresence{User: user}
-		for _, list := range lists {
-			if list != nil {
-				merged[i].Sessions = append(merged[i].Sessions, list[i].Sessions...)
-			}
-		}
-		if incomplete != nil {
-			merged[i].Error = b.resultError(incomplete)
-		}
-	}
-	return merged
+	list := make([]*pushv1.UserPresence, len(users))
+	each(len(users), presenceWidth, func(i int) { list[i] = b.presenceOf(ctx, users[i]) })
+	return list
 }
 
-func (b *Backend) presenceLocal(users []string) []*pushv1.UserPresence {
-	list := make([]*pushv1.UserPresence, len(users))
-	for i, user := range users {
-		list[i] = &pushv1.UserPresence{User: user}
-		for _, s := range b.table.of(user) {
-			list[i].Sessions = append(list[i].Sessions, &pushv1.Session{
-				Id: s.id, Device: s.device, Backend: b.cfg.ID, Since: s.since.UTC().Format(time.RFC3339), Address: s.address,
-			})
-		}
+func (b *Backend) presenceOf(ctx context.Context, user string) *pushv1.UserPresence {
+	e := b.newErrand(user, nil)
+	b.home.settle(ctx, e)
+	out := &pushv1.UserPresence{User: user, Sessions: e.shown}
+	if err := e.err(); err != nil {
+		out.Error = b.resultError(err)
+	}
+	return out
+}
+
+// sessionsShown lists the user's sessions here.
+func (b *Backend) sessionsShown(user string) (list []*pushv1.Session) {
+	for _, s := range b.table.of(user) {
+		list = append(list, &pushv1.Session{
+			Id: s.id, Device: s.device, Backend: b.cfg.ID, Since: s.since.UTC().Format(time.RFC3339), Address: s.address,
+		})
 	}
 	return list
 }
 
 // disconnect closes the sessions that the user has now, wherever they are, and returns how many there were to close.
 func (b *Backend) disconnect(ctx context.Context, r *pushv1.DisconnectRequest) (closed int, err error) {
-	presence := b.presence(ctx, []string{r.User})[0]
+	presence := b.presenceOf(ctx, r.User)
+	if presence.Error != nil {
+		err = fmt.Errorf("%s: %w", presence.Error.Message, ErrUnsettled)
+	}
 	holders := make(map[string][]string)
 	for _, s := range presence.Sessions {
 		if r.Device == "" || s.Device == r.Device {
 			holders[s.Backend] = append(holders[s.Backend], s.Id)
 		}
 	}
-	if presence.Error != nil {
-		err = fmt.Errorf("%s: %w", presence.Error.Message, ErrUnsettled)
-	}
-	for holder, ids := range holders {
-		if holder == b.cfg.ID {
-			closed += b.closeSessions(r.User, ids, r.Code, r.Reason)
-			continue
-		}
-		n, failure := b.peers.disconnect(ctx, holder, r.User, ids, r.Code, r.Reason)
-		closed += n
-		if failure != nil && !isGone(failure) {
+	closed = len(b.closeSessions(r.User, holders[b.cfg.ID], r.Code, r.Reason))
+	for _, peer := range b.home.known() {
+		if ids := holders[peer.Member]; len(ids) > 0 {
+			n, failure := b.home.closeThere(ctx, peer, &peerv1.Disconnect{User: r.User, Sessions: ids, Code: r.Code, Reason: r.Reason})
+			closed += n
 			err = errors.Join(err, failure)
 		}
 	}
 	return closed, err
 }
 
-// closeSessions closes those of the user's sessions named that are here.
-func (b *Backend) closeSessions(user string, ids []string, code uint32, reason string) (closed int) {
+// closeSessions closes those of the user's sessions named that are here, and returns which they were.
+func (b *Backend) closeSessions(user string, ids []string, code uint32, reason string) (closed []string) {
 	for _, s := range b.table.of(user) {
 		if slices.Contains(ids, s.id) && s.beginClose(Kicked, ws.StatusCode(code), reason) {
-			closed++
+			closed = append(closed, s.id)
 		}
 	}
 	return closed
-}
-
-// broadcastLocal gives m to every session here, once whatever is repeated, and returns how many took it before ctx ended. The
-// error is ErrMessageReused.
-func (b *Backend) broadcastLocal(ctx context.Context, m *message) (int, error) {
-	fingerprint := m.fingerprint()
-	d := b.recent.join(recentKey{"", m.id}, fingerprint) // "" is nobody's id
-	if d.fingerprint != fingerprint {
-		return 0, fmt.Errorf("message id %q: %w", m.id, ErrMessageReused)
-	}
-	for _, s := range d.claim(b.table.all(), "") {
-		s.write(outgoing{frame: m.frame(), delivery: d})
-	}
-	took, _ := d.wait(ctx)
-	return len(took), nil
 }
 
 // checkClose refuses what cannot stand in a close frame. 0 and "" ask for the defaults.

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
+	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/identity"
@@ -40,7 +41,7 @@ func (p pushService) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.P
 	if err := checkUser(r.User); err != nil {
 		return nil, err
 	}
-	m.except = r.ExceptSession
+	m.except, m.sender, m.sequence = r.ExceptSession, r.Sender, r.Sequence
 	sessions, err := p.b.push(ctx, r.User, m)
 	if err != nil {
 		return nil, err
@@ -113,31 +114,15 @@ func (p pushService) Broadcast(ctx context.Context, r *connect.Request[pushv1.Br
 	}
 	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
 	defer cancel()
-	peers := p.b.homingView().Peers
-	counts := make([]uint32, len(peers))
-	failed := make([]bool, len(peers))
-	var here int
-	reused := make([]error, len(peers)+1)
-	each(len(peers)+1, len(peers)+1, func(i int) {
-		if i == len(peers) {
-			here, reused[i] = p.b.broadcastLocal(ctx, m)
-			return
-		}
-		n, err := p.b.peers.broadcast(ctx, peers[i], m)
-		counts[i], failed[i] = n, err != nil && !isGone(err)
-		if errors.Is(err, ErrMessageReused) {
-			reused[i] = err
-		}
-	})
-	if err := errors.Join(reused...); err != nil {
+	e := &errand{message: m}
+	e.question.Everywhere = true
+	p.b.home.settle(ctx, e)
+	if err := e.err(); err != nil && !errors.Is(err, ErrUnsettled) {
 		return nil, p.b.rpcError(err)
 	}
-	response := &pushv1.BroadcastResponse{Sessions: uint32(here), MessageId: m.id}
-	for i, id := range peers {
-		response.Sessions += counts[i]
-		if failed[i] {
-			response.Unanswered = append(response.Unanswered, id)
-		}
+	response := &pushv1.BroadcastResponse{Sessions: uint32(e.count), MessageId: m.id}
+	for _, silent := range e.question.Silent {
+		response.Unanswered = append(response.Unanswered, silent.Member)
 	}
 	return connect.NewResponse(response), nil
 }
@@ -174,6 +159,18 @@ func (p pushService) Disconnect(ctx context.Context, r *connect.Request[pushv1.D
 
 func (p pushService) Show(context.Context, *connect.Request[pushv1.ShowRequest]) (*connect.Response[pushv1.ShowResponse], error) {
 	return connect.NewResponse(pushv1.Show(p.b.view.Snapshot())), nil
+}
+
+// Bury comes from an operator who knows that a member's host is gone for good.
+func (p pushService) Bury(_ context.Context, r *connect.Request[pushv1.BuryRequest]) (*connect.Response[pushv1.BuryResponse], error) {
+	if r.Msg.Member == p.b.cfg.ID {
+		return nil, invalid("member %q is the one that was asked, and it lives", r.Msg.Member)
+	}
+	known := p.b.home.bury(r.Msg.Member)
+	if known {
+		p.b.log.Warn("buried by hand", zap.String("peer", r.Msg.Member))
+	}
+	return connect.NewResponse(&pushv1.BuryResponse{Known: known}), nil
 }
 
 // message checks a request's payload.

@@ -306,11 +306,11 @@ func TestPushByJSON(t *testing.T) {
 func TestPeerServiceHasItsOwnCredential(t *testing.T) {
 	c := newCluster(t, 2, func(cfg *backend.Config) { cfg.RPCToken, cfg.PeerToken = "for senders", "for peers" })
 	request, err := http.NewRequest(http.MethodPost,
-		"http://"+c.members[0].RPCAddr().String()+"/selvedge.peer.v1.PeerService/Hello", strings.NewReader(`{"caller":{"callee":"b1"}}`))
+		"http://"+c.members[0].RPCAddr().String()+"/selvedge.peer.v1.PeerService/Talk", strings.NewReader(`{}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for token, want := range map[string]int{"for senders": 401, "": 401, "for peers": 200} {
+	for token, want := range map[string]int{"for senders": 401, "": 401, "for peers": 505} {
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("Authorization", "Bearer "+token)
 		request.Body, _ = request.GetBody()

@@ -8,6 +8,7 @@ import (
 	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
 
+	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/reactor"
 )
 
@@ -20,10 +21,12 @@ type Session struct {
 	// static
 	id      string
 	user    string
+	hash    homing.User // of user
 	device  string
 	address string
 	since   time.Time
 	backend *Backend
+	strayed bool // it is here because its edge could not reach the user's home
 
 	// the loop's, once attached
 	reader reader
@@ -163,7 +166,7 @@ func (s *Session) beginClose(reason CloseReason, code ws.StatusCode, text string
 	s.backend.metrics.queueBytes.Add(float64(len(frame)))
 	attached := s.fd >= 0
 	s.mu.Unlock()
-	s.backend.table.remove(s)
+	s.backend.home.unregister(s, reason == Moved || reason == Restart)
 	if attached {
 		s.loop.Post(s.startLinger)
 	}
@@ -212,6 +215,6 @@ func (s *Session) end(reason CloseReason) {
 	for _, out := range unsent {
 		out.settle(s, false)
 	}
-	s.backend.table.remove(s)
+	s.backend.home.unregister(s, false)
 	s.handle()
 }

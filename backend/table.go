@@ -2,9 +2,12 @@ package backend
 
 import (
 	"hash/maphash"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/selvedge/selvedge/internal/homing"
 )
 
 // table holds the sessions of this process by user, pending ones included: whoever looks a user up between the registration
@@ -40,22 +43,23 @@ func (t *table) add(s *Session) {
 	t.count.Add(1)
 }
 
-// remove is idempotent: a session leaves when its close begins, and the end of its connection may be told later.
-func (t *table) remove(s *Session) {
+// remove reports whether s was there: a session leaves when its close begins, and the end of its connection may be told later.
+func (t *table) remove(s *Session) bool {
 	sh := t.shard(s.user)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	old := sh.users[s.user]
 	i := slices.Index(old, s)
 	if i < 0 {
-		return
+		return false
 	}
 	t.count.Add(-1)
 	if len(old) == 1 {
 		delete(sh.users, s.user)
-		return
+		return true
 	}
 	sh.users[s.user] = append(slices.Clone(old[:i]), old[i+1:]...)
+	return true
 }
 
 // of returns the user's sessions; the slice is shared and must not be changed.
@@ -79,6 +83,30 @@ func (t *table) all() []*Session {
 		sh.mu.RUnlock()
 	}
 	return list
+}
+
+// users yields each session's user as the ownership protocol knows him.
+func (t *table) users() iter.Seq[homing.User] {
+	return func(yield func(homing.User) bool) {
+		for i := range t.shards {
+			if !t.shards[i].yieldUsers(yield) {
+				return
+			}
+		}
+	}
+}
+
+func (sh *shard) yieldUsers(yield func(homing.User) bool) bool {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	for _, sessions := range sh.users {
+		for _, s := range sessions {
+			if !yield(s.hash) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (t *table) len() int { return int(t.count.Load()) }

@@ -50,6 +50,8 @@ const (
 	PushServiceDisconnectProcedure = "/selvedge.push.v1.PushService/Disconnect"
 	// RingServiceShowProcedure is the fully-qualified name of the RingService's Show RPC.
 	RingServiceShowProcedure = "/selvedge.push.v1.RingService/Show"
+	// RingServiceBuryProcedure is the fully-qualified name of the RingService's Bury RPC.
+	RingServiceBuryProcedure = "/selvedge.push.v1.RingService/Bury"
 )
 
 // PushServiceClient is a client for the selvedge.push.v1.PushService service.
@@ -268,6 +270,9 @@ func (UnimplementedPushServiceHandler) Disconnect(context.Context, *connect.Requ
 type RingServiceClient interface {
 	// Show lists the members of the service and the identity of the ring that they make.
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
+	// Bury holds a member's process dead by an operator's word, at every member. It is for one whose host is gone for good while the
+	// others still wait for its answer: if the process lives after all, it closes its sessions and joins anew as soon as it hears.
+	Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error)
 }
 
 // NewRingServiceClient constructs a client for the selvedge.push.v1.RingService service. By
@@ -287,12 +292,19 @@ func NewRingServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(ringServiceMethods.ByName("Show")),
 			connect.WithClientOptions(opts...),
 		),
+		bury: connect.NewClient[BuryRequest, BuryResponse](
+			httpClient,
+			baseURL+RingServiceBuryProcedure,
+			connect.WithSchema(ringServiceMethods.ByName("Bury")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // ringServiceClient implements RingServiceClient.
 type ringServiceClient struct {
 	show *connect.Client[ShowRequest, ShowResponse]
+	bury *connect.Client[BuryRequest, BuryResponse]
 }
 
 // Show calls selvedge.push.v1.RingService.Show.
@@ -300,10 +312,18 @@ func (c *ringServiceClient) Show(ctx context.Context, req *connect.Request[ShowR
 	return c.show.CallUnary(ctx, req)
 }
 
+// Bury calls selvedge.push.v1.RingService.Bury.
+func (c *ringServiceClient) Bury(ctx context.Context, req *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error) {
+	return c.bury.CallUnary(ctx, req)
+}
+
 // RingServiceHandler is an implementation of the selvedge.push.v1.RingService service.
 type RingServiceHandler interface {
 	// Show lists the members of the service and the identity of the ring that they make.
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
+	// Bury holds a member's process dead by an operator's word, at every member. It is for one whose host is gone for good while the
+	// others still wait for its answer: if the process lives after all, it closes its sessions and joins anew as soon as it hears.
+	Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error)
 }
 
 // NewRingServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -319,10 +339,18 @@ func NewRingServiceHandler(svc RingServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(ringServiceMethods.ByName("Show")),
 		connect.WithHandlerOptions(opts...),
 	)
+	ringServiceBuryHandler := connect.NewUnaryHandler(
+		RingServiceBuryProcedure,
+		svc.Bury,
+		connect.WithSchema(ringServiceMethods.ByName("Bury")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/selvedge.push.v1.RingService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case RingServiceShowProcedure:
 			ringServiceShowHandler.ServeHTTP(w, r)
+		case RingServiceBuryProcedure:
+			ringServiceBuryHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -334,4 +362,8 @@ type UnimplementedRingServiceHandler struct{}
 
 func (UnimplementedRingServiceHandler) Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.RingService.Show is not implemented"))
+}
+
+func (UnimplementedRingServiceHandler) Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.RingService.Bury is not implemented"))
 }

@@ -84,6 +84,7 @@ const (
 	Reason_OVERLOADED         Reason = 4 // resource_exhausted: a queue is full; retry later
 	Reason_NOT_A_MEMBER       Reason = 5 // unavailable: this process is not, or no longer, part of the service
 	Reason_MESSAGE_REUSED     Reason = 6 // already_exists: the same message id came with another payload
+	Reason_OVERTAKEN          Reason = 7 // failed_precondition: a later push of the same sender to the same user came first
 )
 
 // Enum value maps for Reason.
@@ -96,6 +97,7 @@ var (
 		4: "OVERLOADED",
 		5: "NOT_A_MEMBER",
 		6: "MESSAGE_REUSED",
+		7: "OVERTAKEN",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -105,6 +107,7 @@ var (
 		"OVERLOADED":         4,
 		"NOT_A_MEMBER":       5,
 		"MESSAGE_REUSED":     6,
+		"OVERTAKEN":          7,
 	}
 )
 
@@ -147,6 +150,8 @@ type PushRequest struct {
 	TimeoutMs     uint32                `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`            // 0: 5000; how long the call may take in all, every hop included
 	ExceptSession string                `protobuf:"bytes,6,opt,name=except_session,json=exceptSession,proto3" json:"except_session,omitempty"` // this session does not get it (the sender's own)
 	RingDigest    string                `protobuf:"bytes,7,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`          // the ring by which the sender chose this member; a hint, proves nothing
+	Sender        string                `protobuf:"bytes,8,opt,name=sender,proto3" json:"sender,omitempty"`                                    // with sequence: a push that comes to a session after a later one of the same sender and user is not
+	Sequence      uint64                `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`                               // delivered, and fails with OVERTAKEN. Absent: no order is kept
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +244,20 @@ func (x *PushRequest) GetRingDigest() string {
 		return x.RingDigest
 	}
 	return ""
+}
+
+func (x *PushRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *PushRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 type isPushRequest_Payload interface {
@@ -1371,12 +1390,100 @@ func (x *Member) GetInRing() bool {
 	return false
 }
 
+type BuryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BuryRequest) Reset() {
+	*x = BuryRequest{}
+	mi := &file_push_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BuryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BuryRequest) ProtoMessage() {}
+
+func (x *BuryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BuryRequest.ProtoReflect.Descriptor instead.
+func (*BuryRequest) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BuryRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+type BuryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"` // false: no process of that member was known; nothing was done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BuryResponse) Reset() {
+	*x = BuryResponse{}
+	mi := &file_push_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BuryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BuryResponse) ProtoMessage() {}
+
+func (x *BuryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BuryResponse.ProtoReflect.Descriptor instead.
+func (*BuryResponse) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BuryResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
 var File_push_proto protoreflect.FileDescriptor
 
 const file_push_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"push.proto\x12\x10selvedge.push.v1\"\xde\x01\n" +
+	"push.proto\x12\x10selvedge.push.v1\"\x92\x02\n" +
 	"\vPushRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x14\n" +
@@ -1387,7 +1494,9 @@ const file_push_proto_rawDesc = "" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12%\n" +
 	"\x0eexcept_session\x18\x06 \x01(\tR\rexceptSession\x12\x1f\n" +
 	"\vring_digest\x18\a \x01(\tR\n" +
-	"ringDigestB\t\n" +
+	"ringDigest\x12\x16\n" +
+	"\x06sender\x18\b \x01(\tR\x06sender\x12\x1a\n" +
+	"\bsequence\x18\t \x01(\x04R\bsequenceB\t\n" +
 	"\apayload\"~\n" +
 	"\fPushResponse\x123\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x19.selvedge.push.v1.OutcomeR\aoutcome\x12\x1a\n" +
@@ -1475,11 +1584,15 @@ const file_push_proto_rawDesc = "" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
 	"\x06health\x18\x06 \x01(\tR\x06health\x12\x17\n" +
-	"\ain_ring\x18\a \x01(\bR\x06inRing*>\n" +
+	"\ain_ring\x18\a \x01(\bR\x06inRing\"%\n" +
+	"\vBuryRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"$\n" +
+	"\fBuryResponse\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known*>\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tDELIVERED\x10\x01\x12\v\n" +
-	"\aOFFLINE\x10\x02*\x84\x01\n" +
+	"\aOFFLINE\x10\x02*\x93\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tUNSETTLED\x10\x01\x12\x0e\n" +
@@ -1489,7 +1602,8 @@ const file_push_proto_rawDesc = "" +
 	"\n" +
 	"OVERLOADED\x10\x04\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x05\x12\x12\n" +
-	"\x0eMESSAGE_REUSED\x10\x062\xf8\x03\n" +
+	"\x0eMESSAGE_REUSED\x10\x06\x12\r\n" +
+	"\tOVERTAKEN\x10\a2\xf8\x03\n" +
 	"\vPushService\x12E\n" +
 	"\x04Push\x12\x1d.selvedge.push.v1.PushRequest\x1a\x1e.selvedge.push.v1.PushResponse\x12Q\n" +
 	"\bPushMany\x12!.selvedge.push.v1.PushManyRequest\x1a\".selvedge.push.v1.PushManyResponse\x12M\n" +
@@ -1498,9 +1612,10 @@ const file_push_proto_rawDesc = "" +
 	"\tBroadcast\x12\".selvedge.push.v1.BroadcastRequest\x1a#.selvedge.push.v1.BroadcastResponse\x12Q\n" +
 	"\bPresence\x12!.selvedge.push.v1.PresenceRequest\x1a\".selvedge.push.v1.PresenceResponse\x12W\n" +
 	"\n" +
-	"Disconnect\x12#.selvedge.push.v1.DisconnectRequest\x1a$.selvedge.push.v1.DisconnectResponse2T\n" +
+	"Disconnect\x12#.selvedge.push.v1.DisconnectRequest\x1a$.selvedge.push.v1.DisconnectResponse2\x9b\x01\n" +
 	"\vRingService\x12E\n" +
-	"\x04Show\x12\x1d.selvedge.push.v1.ShowRequest\x1a\x1e.selvedge.push.v1.ShowResponseB4Z2github.com/selvedge/selvedge/backend/pushv1;pushv1b\x06proto3"
+	"\x04Show\x12\x1d.selvedge.push.v1.ShowRequest\x1a\x1e.selvedge.push.v1.ShowResponse\x12E\n" +
+	"\x04Bury\x12\x1d.selvedge.push.v1.BuryRequest\x1a\x1e.selvedge.push.v1.BuryResponseB4Z2github.com/selvedge/selvedge/backend/pushv1;pushv1b\x06proto3"
 
 var (
 	file_push_proto_rawDescOnce sync.Once
@@ -1515,7 +1630,7 @@ func file_push_proto_rawDescGZIP() []byte {
 }
 
 var file_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_push_proto_goTypes = []any{
 	(Outcome)(0),               // 0: selvedge.push.v1.Outcome
 	(Reason)(0),                // 1: selvedge.push.v1.Reason
@@ -1537,6 +1652,8 @@ var file_push_proto_goTypes = []any{
 	(*ShowRequest)(nil),        // 17: selvedge.push.v1.ShowRequest
 	(*ShowResponse)(nil),       // 18: selvedge.push.v1.ShowResponse
 	(*Member)(nil),             // 19: selvedge.push.v1.Member
+	(*BuryRequest)(nil),        // 20: selvedge.push.v1.BuryRequest
+	(*BuryResponse)(nil),       // 21: selvedge.push.v1.BuryResponse
 }
 var file_push_proto_depIdxs = []int32{
 	0,  // 0: selvedge.push.v1.PushResponse.outcome:type_name -> selvedge.push.v1.Outcome
@@ -1556,15 +1673,17 @@ var file_push_proto_depIdxs = []int32{
 	11, // 14: selvedge.push.v1.PushService.Presence:input_type -> selvedge.push.v1.PresenceRequest
 	15, // 15: selvedge.push.v1.PushService.Disconnect:input_type -> selvedge.push.v1.DisconnectRequest
 	17, // 16: selvedge.push.v1.RingService.Show:input_type -> selvedge.push.v1.ShowRequest
-	3,  // 17: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
-	5,  // 18: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
-	6,  // 19: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
-	10, // 20: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
-	12, // 21: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
-	16, // 22: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
-	18, // 23: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
+	20, // 17: selvedge.push.v1.RingService.Bury:input_type -> selvedge.push.v1.BuryRequest
+	3,  // 18: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
+	5,  // 19: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
+	6,  // 20: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
+	10, // 21: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
+	12, // 22: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
+	16, // 23: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
+	18, // 24: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
+	21, // 25: selvedge.push.v1.RingService.Bury:output_type -> selvedge.push.v1.BuryResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -1593,7 +1712,7 @@ func file_push_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_push_proto_rawDesc), len(file_push_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

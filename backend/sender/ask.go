@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"fmt"
 
 	"connectrpc.com/connect"
 
@@ -28,8 +29,11 @@ func (s *Sender) broadcast(ctx context.Context, r *pushv1.BroadcastRequest) (*pu
 	if r.MessageId == "" {
 		r.MessageId = s.newMessageID() // one over all tries
 	}
-	ctx, cancel := withTimeout(ctx, r.TimeoutMs)
-	defer cancel()
+	ctx, end, err := s.begin(ctx, r.TimeoutMs)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	return call(ctx, s, "", func(ctx context.Context, client pushv1.PushServiceClient) (*pushv1.BroadcastResponse, error) {
 		response, err := client.Broadcast(ctx, connect.NewRequest(r))
 		if err != nil {
@@ -39,22 +43,47 @@ func (s *Sender) broadcast(ctx context.Context, r *pushv1.BroadcastRequest) (*pu
 	})
 }
 
-// Presence lists the open sessions of users, in the order asked. Where a user's Error is set, the list may be incomplete.
+// Presence lists the open sessions of users, in the order asked. Users whose list is not certain are asked for again until ctx ends (5 s
+// where it has no deadline); those left then have their Error set, and the list may be incomplete.
 func (s *Sender) Presence(ctx context.Context, users ...string) ([]*pushv1.UserPresence, error) {
 	response, err := s.presence(ctx, &pushv1.PresenceRequest{Users: users})
 	return response.GetUsers(), err
 }
 
 func (s *Sender) presence(ctx context.Context, r *pushv1.PresenceRequest) (*pushv1.PresenceResponse, error) {
-	ctx, cancel := withTimeout(ctx, r.TimeoutMs)
-	defer cancel()
-	return call(ctx, s, "", func(ctx context.Context, client pushv1.PushServiceClient) (*pushv1.PresenceResponse, error) {
-		response, err := client.Presence(ctx, connect.NewRequest(r))
+	ctx, end, err := s.begin(ctx, r.TimeoutMs)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	known := make([]*pushv1.UserPresence, len(r.Users))
+	left := indices(len(r.Users))
+	_, err = call(ctx, s, "", func(ctx context.Context, client pushv1.PushServiceClient) (struct{}, error) {
+		part := &pushv1.PresenceRequest{Users: pick(r.Users, left), TimeoutMs: r.TimeoutMs}
+		response, err := client.Presence(ctx, connect.NewRequest(part))
 		if err != nil {
-			return nil, err
+			return struct{}{}, err
 		}
-		return response.Msg, nil
+		if got, want := len(response.Msg.Users), len(left); got != want {
+			return struct{}{}, connect.NewError(connect.CodeInternal, fmt.Errorf("%d lists for %d users", got, want))
+		}
+		var again []int
+		err = nil
+		for n, user := range response.Msg.Users {
+			known[left[n]] = user
+			if e := partialError(user.Error); e != nil {
+				again, err = append(again, left[n]), e
+			}
+		}
+		left = again
+		return struct{}{}, err
 	})
+	for _, i := range left {
+		if known[i] == nil {
+			return nil, err // no member has answered
+		}
+	}
+	return &pushv1.PresenceResponse{Users: known}, nil
 }
 
 // Disconnect closes the sessions that user has now, those of one device where device is not empty, and returns how many there were.
@@ -65,8 +94,11 @@ func (s *Sender) Disconnect(ctx context.Context, user, device string, code int, 
 }
 
 func (s *Sender) disconnect(ctx context.Context, r *pushv1.DisconnectRequest) (*pushv1.DisconnectResponse, error) {
-	ctx, cancel := withTimeout(ctx, r.TimeoutMs)
-	defer cancel()
+	ctx, end, err := s.begin(ctx, r.TimeoutMs)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	return call(ctx, s, r.User, func(ctx context.Context, client pushv1.PushServiceClient) (*pushv1.DisconnectResponse, error) {
 		response, err := client.Disconnect(ctx, connect.NewRequest(r))
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -66,5 +67,21 @@ func TestHandlerPassesOn(t *testing.T) {
 				t.Errorf("%v, %v", err, detail)
 			}
 		})
+	}
+}
+
+// A caller whose patience ends learns what is known, not that time ran out.
+func TestHandlerAnswersInTime(t *testing.T) {
+	s := newSender(t, sender.Config{Via: serve(t, "b1", fails(connect.CodeAborted, pushv1.Reason_UNSETTLED)).url})
+	edge := httptest.NewServer(s.Handler())
+	defer edge.Close()
+	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	defer cancel()
+	_, err := pushv1.NewPushServiceClient(web, edge.URL).Push(ctx, connect.NewRequest(&pushv1.PushRequest{
+		User: "alice", Payload: &pushv1.PushRequest_Text{Text: "hi"},
+	}))
+	if connect.CodeOf(err) != connect.CodeAborted || pushv1.DetailOf(err).GetSessions() != 2 {
+		t.Errorf("%v, %v; want that it is unsettled, with 2 reached", err, pushv1.DetailOf(err))
 	}
 }

@@ -3,6 +3,7 @@ package sender
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,21 +24,26 @@ import (
 type Sender struct {
 	http   *http.Client
 	hangUp func()                   // ends all connections of http
-	via    pushv1.PushServiceClient // nil: members are called directly
+	via    *member                  // nil: members are called directly
 	ring   pushv1.RingServiceClient // with via
 	view   *discovery.View          // nil with via
 	prefix string                   // of message ids
 	last   atomic.Uint64
+	budget budget
+	lines  lines
 
 	stop   context.CancelFunc
 	ended  chan struct{} // closed when the view has ended
 	failed error         // why, if the members cannot be watched at all; set before ended is closed
 
 	mu      sync.Mutex
-	closed  bool                                // no call begins any more
-	calls   sync.WaitGroup                      // under way; added to under mu while not closed
-	clients map[string]pushv1.PushServiceClient // by RPC address
+	closed  bool               // no call begins any more
+	calls   sync.WaitGroup     // under way; added to under mu while not closed
+	members map[string]*member // by RPC address
 }
+
+// plain asks for answers that are not compressed: they are small, and gzip would cost more than the rest of a push.
+var plain = connect.WithAcceptCompression("gzip", nil, nil)
 
 // New checks cfg and starts to watch the members; calls wait until they are known. Close ends it.
 func New(cfg Config) (*Sender, error) {
@@ -58,10 +64,11 @@ func New(cfg Config) (*Sender, error) {
 		prefix:  randomPrefix(),
 		stop:    stop,
 		ended:   make(chan struct{}),
-		clients: make(map[string]pushv1.PushServiceClient),
+		lines:   lines{waiting: make(map[string][]waiter)},
+		members: make(map[string]*member),
 	}
 	if cfg.Via != "" {
-		s.via = s.client(cfg.Via)
+		s.via = &member{name: cfg.Via, client: pushv1.NewPushServiceClient(s.http, cfg.Via, plain)}
 		s.ring = pushv1.NewRingServiceClient(s.http, cfg.Via)
 		close(s.ended)
 		return s, nil
@@ -102,45 +109,44 @@ func (s *Sender) Close() {
 	s.hangUp()
 }
 
-// begin admits a call, which says s.calls.Done at its end.
-func (s *Sender) begin() error {
+// begin admits a call, which has milliseconds of time as withTimeout says, and calls end when it is over.
+func (s *Sender) begin(ctx context.Context, milliseconds uint32) (_ context.Context, end func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return fmt.Errorf("sender: %w", ErrClosed)
+		return nil, nil, fmt.Errorf("sender: %w", ErrClosed)
 	}
 	s.calls.Add(1)
-	return nil
+	ctx, cancel := withTimeout(ctx, milliseconds)
+	return ctx, func() { cancel(); s.calls.Done() }, nil
 }
 
-// client returns the client for a base URL, one for all calls to it.
-func (s *Sender) client(url string) pushv1.PushServiceClient {
+// member returns what is kept of a member: one client for all calls to it, and how it answered lately.
+func (s *Sender) member(known discovery.Member) *member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, ok := s.clients[url]
+	m, ok := s.members[known.RPCAddr]
 	if !ok {
-		c = pushv1.NewPushServiceClient(s.http, url)
-		s.clients[url] = c
+		m = &member{name: known.ID, client: pushv1.NewPushServiceClient(s.http, "http://"+known.RPCAddr, plain)}
+		s.members[known.RPCAddr] = m
 	}
-	return c
+	return m
 }
 
-// forget drops the clients of members that are gone.
+// forget drops what is kept of members that are gone.
 func (s *Sender) forget(_, now *discovery.Snapshot) {
 	inUse := make(map[string]bool)
 	for _, m := range now.Members {
-		inUse[baseURL(m)] = true
+		inUse[m.RPCAddr] = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for url := range s.clients {
-		if !inUse[url] {
-			delete(s.clients, url)
+	for addr := range s.members {
+		if !inUse[addr] {
+			delete(s.members, addr)
 		}
 	}
 }
-
-func baseURL(m discovery.Member) string { return "http://" + m.RPCAddr }
 
 // snapshot waits, as long as ctx does, until the members are known.
 func (s *Sender) snapshot(ctx context.Context) (*discovery.Snapshot, error) {
@@ -172,6 +178,9 @@ func (s *Sender) Owner(ctx context.Context, user string) (discovery.Member, bool
 	}
 	return snapshot.Member(snapshot.Ring.Owner(user))
 }
+
+// randomPrefix makes the message ids of one sender unlike those of any other.
+func randomPrefix() string { return rand.Text()[:10] + "-" }
 
 func (s *Sender) newMessageID() string { return s.prefix + strconv.FormatUint(s.last.Add(1), 36) }
 
