@@ -33,6 +33,7 @@ type home struct {
 	links    *peerlink.Links
 	handler  *peerlink.Handler
 	reader   discovery.Reader // the registry, where it can be asked
+	ages     ages             // of what comes from the others
 	rings    *lru.Cache[string, *hashring.Ring]
 	tracked  sync.WaitGroup // goroutines
 	goodbyes sync.WaitGroup // those of them that say goodbye

@@ -18,6 +18,7 @@ type metrics struct {
 	deaths      *prometheus.CounterVec
 	fences      prometheus.Counter
 	stalls      prometheus.Counter
+	outdated    prometheus.Counter
 	queueBytes  prometheus.Gauge
 }
 
@@ -47,6 +48,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 			[]string{"proof"}),
 		fences:     prometheus.NewCounter(prometheus.CounterOpts(name("fences_total", "Times that this process closed all sessions, since others may have held it dead."))),
 		stalls:     prometheus.NewCounter(prometheus.CounterOpts(name("stalls_total", "Times that this process stood still for two seconds or more."))),
+		outdated:   prometheus.NewCounter(prometheus.CounterOpts(name("outdated_requests_total", "Questions of other members that came after their deadline."))),
 		queueBytes: prometheus.NewGauge(prometheus.GaugeOpts(name("write_queue_bytes", "Bytes that wait for slow clients."))),
 	}
 	for reason := range closeReasons {
@@ -60,7 +62,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.queueBytes, sessions, b.view.Metrics())
+	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, sessions, b.view.Metrics())
 }
 
 func register(registry *prometheus.Registry, collectors ...prometheus.Collector) error {

@@ -2,9 +2,11 @@ package backend
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/peerv1"
 )
@@ -13,6 +15,7 @@ import (
 // takes time goes on in a goroutine.
 func (h *home) serve(ctx context.Context, r *peerv1.Request, reply func(*peerv1.Reply)) {
 	caller := callerFromWire(r.GetCaller())
+	age := h.ages.of(caller.Peer.Process, r.GetCaller().GetSentMs(), bootClock())
 	switch body := r.GetBody().(type) {
 	case *peerv1.Request_Hello:
 		h.handle(caller, homing.Hello{}, "", reply)
@@ -23,13 +26,13 @@ func (h *home) serve(ctx context.Context, r *peerv1.Request, reply func(*peerv1.
 	case *peerv1.Request_Goodbye:
 		h.handle(caller, homing.Goodbye{}, "", reply)
 	case *peerv1.Request_Deliver:
-		h.answer(ctx, caller, leaf{user: body.Deliver.GetUser(), milliseconds: body.Deliver.GetRemainingMs()}, reply,
+		h.answer(ctx, caller, leaf{body.Deliver.GetUser(), body.Deliver.GetRemainingMs(), age}, reply,
 			func(ctx context.Context, a *peerv1.Answer) error { return h.deliver(ctx, body.Deliver, a) })
 	case *peerv1.Request_Presence:
-		h.answer(ctx, caller, leaf{user: body.Presence.GetUser(), milliseconds: body.Presence.GetRemainingMs()}, reply,
+		h.answer(ctx, caller, leaf{body.Presence.GetUser(), body.Presence.GetRemainingMs(), age}, reply,
 			func(ctx context.Context, a *peerv1.Answer) error { return h.list(ctx, body.Presence, a) })
 	case *peerv1.Request_Disconnect:
-		h.answer(ctx, caller, leaf{user: body.Disconnect.GetUser(), milliseconds: body.Disconnect.GetRemainingMs()}, reply,
+		h.answer(ctx, caller, leaf{body.Disconnect.GetUser(), body.Disconnect.GetRemainingMs(), age}, reply,
 			func(_ context.Context, a *peerv1.Answer) error {
 				d := body.Disconnect
 				if err := checkClose(d.Code, d.Reason); err != nil {
@@ -39,7 +42,7 @@ func (h *home) serve(ctx context.Context, r *peerv1.Request, reply func(*peerv1.
 				return nil
 			})
 	case *peerv1.Request_Broadcast:
-		h.answer(ctx, caller, leaf{milliseconds: body.Broadcast.GetRemainingMs()}, reply,
+		h.answer(ctx, caller, leaf{"", body.Broadcast.GetRemainingMs(), age}, reply,
 			func(ctx context.Context, a *peerv1.Answer) error {
 				m, err := messageFromPeer(body.Broadcast.GetMessage(), "")
 				if err != nil {
@@ -72,13 +75,28 @@ func (h *home) handle(caller homing.Caller, r homing.Request, has string, reply 
 // leaf is what every question has.
 type leaf struct {
 	user         string
-	milliseconds uint32
+	milliseconds uint32        // from when it was sent; 0: the default
+	age          time.Duration // since then
+}
+
+// left is what remains of its time: 0 where that is over, and a push may have been repeated elsewhere, and read.
+func (q leaf) left() time.Duration {
+	whole := time.Duration(q.milliseconds) * time.Millisecond
+	if whole == 0 {
+		whole = pushv1.DefaultTimeout
+	}
+	return max(whole-q.age, 0)
 }
 
 // answer has work answer a question about a user in a goroutine, within the question's time.
 func (h *home) answer(ctx context.Context, caller homing.Caller, q leaf, reply func(*peerv1.Reply),
 	work func(context.Context, *peerv1.Answer) error,
 ) {
+	left := q.left()
+	if left == 0 {
+		h.b.metrics.outdated.Inc()
+		return // nobody waits for a reply
+	}
 	var callee homing.Callee
 	var ok bool
 	a := &peerv1.Answer{}
@@ -101,7 +119,7 @@ func (h *home) answer(ctx context.Context, caller homing.Caller, q leaf, reply f
 	}
 	go func() {
 		defer h.b.calls.leave()
-		ctx, cancel := withTimeout(ctx, q.milliseconds)
+		ctx, cancel := withTimeout(ctx, uint32(max(left.Milliseconds(), 1)))
 		defer cancel()
 		defer func() {
 			if p := recover(); p != nil {

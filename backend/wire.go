@@ -32,7 +32,10 @@ func peerFromWire(p *peerv1.Process) homing.Peer {
 }
 
 func callerToWire(c homing.Caller) *peerv1.Caller {
-	return &peerv1.Caller{Version: wireVersion, Process: peerToWire(c.Peer), Callee: processToWire(c.Callee), Gossip: c.Gossip}
+	return &peerv1.Caller{
+		Version: wireVersion, Process: peerToWire(c.Peer), Callee: processToWire(c.Callee), Gossip: c.Gossip,
+		SentMs: uint64(time.Duration(bootClock()).Milliseconds()),
+	}
 }
 
 func callerFromWire(c *peerv1.Caller) homing.Caller {

@@ -237,8 +237,9 @@ type Caller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of this contract, as the caller speaks it: 1
 	Process       *Process               `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"`
-	Callee        *Process               `protobuf:"bytes,3,opt,name=callee,proto3" json:"callee,omitempty"`   // whom the caller believes to speak to: another one refuses
-	Gossip        uint64                 `protobuf:"fixed64,4,opt,name=gossip,proto3" json:"gossip,omitempty"` // digest of whom the caller knows and holds dead
+	Callee        *Process               `protobuf:"bytes,3,opt,name=callee,proto3" json:"callee,omitempty"`                // whom the caller believes to speak to: another one refuses
+	Gossip        uint64                 `protobuf:"fixed64,4,opt,name=gossip,proto3" json:"gossip,omitempty"`              // digest of whom the caller knows and holds dead
+	SentMs        uint64                 `protobuf:"varint,5,opt,name=sent_ms,json=sentMs,proto3" json:"sent_ms,omitempty"` // the caller's clock when it sent this, of whatever origin: what has waited on its way for longer than its
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,6 +298,13 @@ func (x *Caller) GetCallee() *Process {
 func (x *Caller) GetGossip() uint64 {
 	if x != nil {
 		return x.Gossip
+	}
+	return 0
+}
+
+func (x *Caller) GetSentMs() uint64 {
+	if x != nil {
+		return x.SentMs
 	}
 	return 0
 }
@@ -1615,12 +1623,13 @@ const file_peer_proto_rawDesc = "" +
 	"\aProcess\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xa2\x01\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xbb\x01\n" +
 	"\x06Caller\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x123\n" +
 	"\aprocess\x18\x02 \x01(\v2\x19.selvedge.peer.v1.ProcessR\aprocess\x121\n" +
 	"\x06callee\x18\x03 \x01(\v2\x19.selvedge.peer.v1.ProcessR\x06callee\x12\x16\n" +
-	"\x06gossip\x18\x04 \x01(\x06R\x06gossip\"\x88\x02\n" +
+	"\x06gossip\x18\x04 \x01(\x06R\x06gossip\x12\x17\n" +
+	"\asent_ms\x18\x05 \x01(\x04R\x06sentMs\"\x88\x02\n" +
 	"\x06Callee\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x123\n" +
 	"\aprocess\x18\x02 \x01(\v2\x19.selvedge.peer.v1.ProcessR\aprocess\x12\x1a\n" +
