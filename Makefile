@@ -42,7 +42,7 @@ bench-ring: ## the ring beside those of nginx, HAProxy, Envoy, Maglev and five G
 	go run -C internal/bench/ring .
 
 bench-sessions: build ## what a session costs behind the edge, nginx and HAProxy, and 20,000 held at once
-	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy
+	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy ip:iproute2
 	go run ./internal/bench/cmd/bench sessions $(BENCH_FLAGS)
 
 bench-push: build ## what a push costs with 1, 2 and 4 backends
@@ -51,8 +51,9 @@ bench-push: build ## what a push costs with 1, 2 and 4 backends
 sim: ## the routing of pushes, in 10,000 drawn worlds whose members all have different views
 	go test -race -count=1 -run TestRouteLaws -v ./internal/homing -rapid.checks=10000
 
-chaos: consul build ## a minute of killing, restarting, draining and adding real processes under pushes
-	SELVEDGE_CHAOS=60s go test -race -count=1 -run 'TestChaos' -v ./internal/systemtest | grep -vE '^\s*(\{|$$)'
+chaos: deps consul build ## a minute of killing, stopping, draining, restarting and cutting off real processes under pushes
+	@set -o pipefail; SELVEDGE_CHAOS=60s go test -count=1 -run '^Test(Chaos|RollingRestart)$$' -v ./internal/systemtest \
+		| sed -E 's/^ *chaos_host_test.go:[0-9]+: //' | grep -vE '^\s*(\{|$$)'
 
 generate: tools ## write the code that is generated from the protos
 	./internal/tools/generate.sh write
@@ -60,7 +61,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps:
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 
