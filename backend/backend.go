@@ -148,7 +148,6 @@ func (b *Backend) Run(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, serving := errgroup.WithContext(serving)
-	b.home.start(serving)
 	defer b.home.close()
 	group.Go(func() error { return serve(sessions, listeners.sessions) })
 	group.Go(func() error { return serve(calls, listeners.rpc) })
@@ -169,7 +168,15 @@ func (b *Backend) Run(ctx context.Context) error {
 		defer close(announced)
 		return b.announce(announcing, b.self)
 	})
-	group.Go(func() error { b.home.run(serving); return nil })
+	group.Go(func() error {
+		select {
+		case <-b.view.Ready():
+			b.home.start(serving)
+			b.home.run(serving)
+		case <-serving.Done():
+		}
+		return nil
+	})
 
 	ended := b.serveUntil(ctx, serving)
 

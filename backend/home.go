@@ -54,6 +54,7 @@ func newHome(b *Backend, source discovery.Source) (*home, error) {
 	h.reader, _ = source.(discovery.Reader)
 	var err error
 	h.rings, err = lru.New[string, *hashring.Ring](rememberRings)
+	h.node = h.newNode() // joins nobody, and knows that: for calls before Run
 	return h, err
 }
 
@@ -65,7 +66,7 @@ func (h *home) rpcHandler() (path string, handler http.Handler) {
 
 const maxPeerBytes = 64 << 20 // of a batch of requests: one that lists the users of a member that drains is the largest
 
-// start makes the first node, under an address that others can call.
+// start makes the first node, under an address that others can call, once the registry has said what it knows.
 func (h *home) start(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,22 +74,30 @@ func (h *home) start(ctx context.Context) {
 	h.renew()
 }
 
-// renew makes a new incarnation join. The caller holds mu.
+// renew makes a new incarnation join, a later one than any before, even where the host's clock has been set back. The caller holds mu.
 func (h *home) renew() {
+	registered, _ := h.b.view.Snapshot().Member(h.b.cfg.ID)
 	h.peer = homing.Peer{
-		Process: homing.Process{Member: h.b.cfg.ID, Incarnation: max(uint64(time.Now().UnixNano()), h.peer.Incarnation+1)},
-		Addr:    h.b.advertised(h.b.rpcAddr, false),
+		Process: homing.Process{
+			Member:      h.b.cfg.ID,
+			Incarnation: max(uint64(time.Now().UnixNano()), h.peer.Incarnation+1, registered.Incarnation+1),
+		},
+		Addr: h.b.advertised(h.b.rpcAddr, false),
 	}
-	h.node = homing.New(homing.Config{
+	h.node = h.newNode()
+	h.node.Start(bootClock())
+	h.takeSnapshot(h.b.view.Snapshot())
+	h.carryOut(h.node)
+}
+
+func (h *home) newNode() *homing.Node {
+	return homing.New(homing.Config{
 		Self:         h.peer,
 		Users:        h.b.table.users,
 		Settle:       h.b.cfg.Move.Settle,
 		MoveGrace:    h.b.cfg.Move.Grace,
 		TrustRefused: !h.b.cfg.DistrustRefused,
 	})
-	h.node.Start(bootClock())
-	h.takeSnapshot(h.b.view.Snapshot())
-	h.carryOut(h.node)
 }
 
 // do calls the node that is in force.
@@ -193,10 +202,8 @@ func names(peers []homing.Peer) string {
 func (h *home) snapshotChanged(s *discovery.Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.node != nil {
-		h.takeSnapshot(s)
-		h.carryOut(h.node)
-	}
+	h.takeSnapshot(s)
+	h.carryOut(h.node)
 }
 
 func (h *home) takeSnapshot(s *discovery.Snapshot) {
@@ -362,7 +369,7 @@ func (h *home) opened(o *homing.Opening, granted bool) {
 func (h *home) unregister(s *Session, moved bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.b.table.remove(s) && h.node != nil {
+	if h.b.table.remove(s) {
 		h.node.Closed(bootClock(), s.hash, moved)
 		h.carryOut(h.node)
 	}

@@ -26,6 +26,20 @@ func newIdle(t *testing.T, change func(*Config)) *Backend {
 	return b
 }
 
+// A service may be quicker than its member: it is told, and nothing breaks.
+func TestBeforeRun(t *testing.T) {
+	b := newIdle(t, nil)
+	if n, err := b.Push(context.Background(), "alice", Text("hi")); n != 0 || !errors.Is(err, ErrNotJoined) {
+		t.Errorf("push: %d, %v", n, err)
+	}
+	if p := b.presenceOf(context.Background(), "alice"); p.Error == nil {
+		t.Errorf("presence: %v", p)
+	}
+	if b.isReady() == nil {
+		t.Error("ready")
+	}
+}
+
 // Errors of ours keep their code although they wrap what a peer's client said.
 func TestRPCErrors(t *testing.T) {
 	b := newIdle(t, nil)
@@ -94,5 +108,31 @@ func TestBroadcastRepeatedToMany(t *testing.T) {
 	}
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// A host whose clock was set back still makes later incarnations: an earlier one would be held dead for ever.
+func TestIncarnationsGrow(t *testing.T) {
+	registry := discovery.NewMemory()
+	before := uint64(time.Now().Add(time.Hour).UnixNano())
+	gone := "127.0.0.1:1" // nobody listens there
+	registry.Put("default", discovery.Member{ID: "b1", Incarnation: before, Addr: gone, RPCAddr: gone, Weight: 1})
+	b := newIdle(t, func(c *Config) {
+		c.Membership, c.Listen, c.RPC = Membership{Memory: registry}, "127.0.0.1:0", "127.0.0.1:0"
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	select {
+	case <-b.Ready():
+	case <-time.After(5 * time.Second):
+		t.Error("it does not join")
+	}
+	if b.home.peer.Incarnation <= before {
+		t.Errorf("incarnation %d after %d", b.home.peer.Incarnation, before)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
