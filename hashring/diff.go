@@ -1,7 +1,5 @@
 package hashring
 
-import "slices"
-
 // Move is a range of hashes whose owner changed.
 type Move struct {
 	From string // owner before; "" where nobody was
@@ -19,7 +17,7 @@ func Diff(old, new *Ring) []Move {
 		return nil
 	}
 	a, b := newWalk(old), newWalk(new)
-	same := numbersIn(b.ring.owners, a.ring.owners)
+	same := b.ring.numbers(a.ring.owners)
 	var moves []Move
 	for from := uint64(0); from < cells; {
 		end := min(a.end, b.end)
@@ -42,15 +40,14 @@ func (m Move) meets(next Move) bool {
 	return m.End+1 == next.Start && m.From == next.From && m.To == next.To
 }
 
-// numbersIn returns, for each of ids, its index in owners, or -2, which is no owner's number and not nobody's either.
-func numbersIn(owners, ids []string) []int {
+// numbers returns, for each of ids, its number in r.owners, or -2, which is no owner's number and not nobody's either.
+func (r *Ring) numbers(ids []string) []int {
 	numbers := make([]int, len(ids))
 	for i, id := range ids {
-		n, found := slices.BinarySearch(owners, id)
-		if !found {
-			n = -2
+		numbers[i] = -2
+		if at, found := r.rank(id); found {
+			numbers[i] = int(r.order[at])
 		}
-		numbers[i] = n
 	}
 	return numbers
 }

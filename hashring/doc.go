@@ -26,7 +26,7 @@
 // # Limits
 //
 // IDs are any bytes but none. A weight is 0 to [MaxWeight] and their sum at most [MaxTotalWeight]; each unit costs about
-// 61 KiB of memory, so 1,000 members of weight 1 take 60 MiB. A change copies the ring: 3 ms for 100 units of weight,
-// on as many processors as there are. The ring knows nothing of load or health: leave out members that should own
+// 57 KiB of memory, so 1,000 members of weight 1 take 56 MiB. A change copies the ring: 1.5 to 3.5 ms for 100 units of
+// weight, on as many processors as there are. The ring knows nothing of load or health: leave out members that should own
 // nothing, or give them weight 0.
 package hashring

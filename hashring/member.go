@@ -11,7 +11,7 @@ import (
 const (
 	// MaxWeight is the largest weight of one member.
 	MaxWeight = 1000
-	// MaxTotalWeight is the largest sum of all weights. A ring that heavy takes 4 GiB.
+	// MaxTotalWeight is the largest sum of all weights. A ring that heavy takes 3.6 GiB.
 	MaxTotalWeight = 1 << ownerBits
 )
 
@@ -35,7 +35,7 @@ type Member struct {
 	// ID names the member: any bytes but none, compared byte by byte, and the same in every process.
 	ID string
 	// Weight says how much of the hash space the member gets, relative to the others: 0 to MaxWeight. With 0 it is
-	// listed and owns nothing. A unit of weight costs 61 KiB of memory, so weights are best small.
+	// listed and owns nothing. A unit of weight costs 57 KiB of memory, so weights are best small.
 	Weight int
 }
 

@@ -15,11 +15,11 @@ const (
 )
 
 // A point stands on the ring at a cell, the upper 48 bits, and says who owns the cells before it: the lower 16 bits
-// are the number of its owner in Ring.owners. Points are ordered as numbers: by cell, then by owner. Since owners are
-// sorted by ID, two points on one cell stand in the order of their IDs, whatever the order the members came in.
+// are the number of its owner in Ring.owners. Points are ordered by cell, and those on one cell by the ID of their owner.
 type point uint64
 
 func (p point) cell() uint64  { return uint64(p) >> ownerBits }
+func (p point) hash() uint64  { return uint64(p) &^ ownerMask } // the first one of its cell
 func (p point) owner() uint16 { return uint16(p) }
 
 // A unit is one unit of weight: a seed that gives one point per stratum.
@@ -88,49 +88,60 @@ func slot(p point, n int) uint64 {
 	return hi
 }
 
-// merge fills points with those of old, renumbered, and those of units. renumber holds, for each of old's owners, what
-// to add to its points, or drop. An owner of units that old has too needs to be dropped.
-func merge(points, old []point, renumber []point, units []unit) {
+// seek returns the index of the first point of a stratum's sorted run that stands on the target's cell or after it. Places
+// are uniform, so it starts where the target would stand if they were evenly spaced and walks: about 3 steps at a total
+// weight of 100, 80 at the largest.
+func seek(run []point, target point) int {
+	target = point(target.hash())
+	i := int(slot(target, len(run)))
+	for i > 0 && run[i-1] >= target {
+		i--
+	}
+	for i < len(run) && run[i] < target {
+		i++
+	}
+	return i
+}
+
+// A change is what sets two rings apart: units that the owner with that ID gains, or loses.
+type change struct {
+	id    string
+	units []unit
+	gain  bool
+}
+
+// merge fills points with those of old after the change. owners has the IDs of old's owners.
+func (c change) merge(points, old []point, owners []string) {
 	inParallel(strata, leastStrata(len(points)/strata), func(from, to int) {
-		mergeStrata(points, old, renumber, units, from, to)
+		c.mergeStrata(points, old, owners, from, to)
 	})
 }
 
-func mergeStrata(points, old []point, renumber []point, units []unit, from, to int) {
+func (c change) mergeStrata(points, old []point, owners []string, from, to int) {
 	w := len(old) / strata
-	fresh := make([]point, len(units))
+	changed := make([]point, len(c.units))
 	n := from * (len(points) / strata) // the next point's place
 	for s := from; s < to; s++ {
-		for i, u := range units {
-			fresh[i] = u.point(s)
+		for i, u := range c.units {
+			changed[i] = u.point(s)
 		}
-		slices.Sort(fresh)
-		// In old's numbers, too, fresh points stand before those of the owners that come after theirs.
+		slices.Sort(changed)
 		run := old[s*w : (s+1)*w]
-		for _, f := range fresh {
-			before, _ := slices.BinarySearch(run, f)
-			n += copyRenumbered(points[n:], run[:before], renumber)
-			run = run[before:]
-			points[n] = f
-			n++
+		copied := 0
+		for _, p := range changed {
+			at := max(copied, seek(run, p))
+			for at < w && run[at].cell() == p.cell() && owners[run[at].owner()] < c.id {
+				at++
+			}
+			n += copy(points[n:], run[copied:at])
+			if c.gain {
+				points[n] = p
+				n++
+			} else {
+				at++ // it is p
+			}
+			copied = at
 		}
-		n += copyRenumbered(points[n:], run, renumber)
+		n += copy(points[n:], run[copied:])
 	}
-}
-
-// drop in place of a renumbering leaves the owner's points out.
-const drop = point(cells)
-
-// copyRenumbered copies run, and returns how many points it has not dropped.
-func copyRenumbered(to, run []point, renumber []point) int {
-	n := 0
-	for _, p := range run {
-		shift := renumber[p.owner()]
-		if shift == drop {
-			continue
-		}
-		to[n] = p + shift
-		n++
-	}
-	return n
 }

@@ -129,6 +129,16 @@ func TestMembersAreCopied(t *testing.T) {
 	}
 }
 
+// finish derives from members, owners and points what New would, for rings whose points are made up.
+func finish(r *Ring) {
+	for number := range r.owners {
+		r.order = append(r.order, uint16(number))
+	}
+	r.index = make(index, blocks(len(r.points)/strata))
+	r.index.build(r.points)
+	r.digest = digest(r.hash, r.members)
+}
+
 // Two members whose points all coincide are told apart by ID alone.
 func TestTiesGoToTheLowerID(t *testing.T) {
 	r := &Ring{members: []Member{{"a", 1}, {"b", 1}}, owners: []string{"a", "b"}}
@@ -137,7 +147,7 @@ func TestTiesGoToTheLowerID(t *testing.T) {
 			r.points = append(r.points, unit{seed: 1, owner: o}.point(s))
 		}
 	}
-	r.finish()
+	finish(r)
 	if r.Share("a") != 1 || r.Share("b") != 0 {
 		t.Errorf("shares %v and %v, want 1 and 0", r.Share("a"), r.Share("b"))
 	}
@@ -155,6 +165,39 @@ func TestTiesGoToTheLowerID(t *testing.T) {
 			t.Errorf("Diff = %+v, want all from a to b", m)
 		}
 	}
+}
+
+// Nor does it matter in which order they came, and so which numbers they have.
+func TestTiesOfThoseWhoComeAndGo(t *testing.T) {
+	var points []point
+	owners := []string{"b", "a", "c"}
+	step := func(number uint16, gain bool) {
+		u := unit{seed: 1, owner: number}
+		c := change{owners[number], []unit{u, u}, gain}
+		n := len(points) - 2*strata
+		if gain {
+			n = len(points) + 2*strata
+		}
+		next := make([]point, n)
+		c.merge(next, points, owners)
+		points = next
+	}
+	check := func(want ...uint16) {
+		t.Helper()
+		for s := range strata {
+			for i, number := range want {
+				if got := points[s*len(want)+i]; got != (unit{seed: 1, owner: number}).point(s) {
+					t.Fatalf("point %d of stratum %d is of %q, want %q", i, s, owners[got.owner()], owners[number])
+				}
+			}
+		}
+	}
+	step(0, true)
+	step(1, true)
+	step(2, true)
+	check(1, 1, 0, 0, 2, 2)
+	step(0, false)
+	check(1, 1, 2, 2)
 }
 
 func TestSecret(t *testing.T) {
@@ -260,7 +303,7 @@ func TestManyOwners(t *testing.T) {
 	for i := range 2 * strata {
 		r.points = append(r.points, unit{owner: uint16(i % owners)}.point(i/2)+point(i%2)<<ownerBits)
 	}
-	r.finish()
+	finish(r)
 	for _, key := range randomKeys(20) {
 		seen := map[string]bool{}
 		for id := range r.Successors(key) {

@@ -30,7 +30,7 @@ type figures struct {
 	Allocs  float64 `json:"owner_allocs"`
 	AddMS   float64 `json:"add_ms"`         // one member added to 100, median of the rounds
 	AddCold float64 `json:"add_cold_ms"`    // the same, of the first one in each round: caches hold other things
-	Rebuilt bool    `json:"add_is_a_build"` // it has no other way to add
+	Rebuilt bool    `json:"add_is_a_build"` // the table was built anew
 	KiBEach float64 `json:"kib_per_member"` // 100 members
 }
 

@@ -72,7 +72,7 @@ func (r *report) text() string {
 		fmt.Fprintf(&b, "| %s | "+peak+" | "+peak+" | %s | %s | %s | %.1f | %g | "+add+" | %.1f |\n",
 			f.Name, f.Peak100, f.Peak10, off, percent(f.BetweenOnAdd), percent(f.BetweenOnRemove), f.OwnerNS, f.Allocs, f.AddMS, f.KiBEach)
 	}
-	b.WriteString("\n~ counted with keys, whose noise is in it; (build) it has no other way to add\n")
+	b.WriteString("\n~ counted with keys, whose noise is in it; (build) built anew, as nginx and Maglev do; HAProxy puts a server's points into its tree\n")
 	for _, f := range r.Contenders {
 		fmt.Fprintf(&b, "  %-22s  %s\n", f.Name, f.About)
 	}
