@@ -10,6 +10,7 @@ LINT_MODULE := internal/tools/lint
 DEV_FLAGS   ?=
 TEST_FLAGS  ?=
 BENCH_FLAGS ?=
+SIM_FLAGS   ?=
 
 .PHONY: help run test build check sim chaos bench bench-ring bench-sessions bench-push consul tools generate deps js clean
 
@@ -48,8 +49,8 @@ bench-sessions: build ## what a session costs behind the edge, nginx and HAProxy
 bench-push: build ## what a push costs with 1, 2 and 4 backends
 	go run ./internal/bench/cmd/bench push $(BENCH_FLAGS)
 
-sim: ## the routing of pushes, in 10,000 drawn worlds whose members all have different views
-	go test -race -count=1 -run TestRouteLaws -v ./internal/homing -rapid.checks=10000
+sim: ## the ownership protocol in 10,000 simulated worlds (SIM_FLAGS='-sim.first=20001')
+	go test -count=1 -timeout 60m -run '^TestSim$$' -v ./internal/homing -sim.seeds=10000 $(SIM_FLAGS)
 
 chaos: deps consul build ## a minute of killing, stopping, draining, restarting and cutting off real processes under pushes
 	@set -o pipefail; SELVEDGE_CHAOS=60s go test -count=1 -run '^Test(Chaos|RollingRestart)$$' -v ./internal/systemtest \

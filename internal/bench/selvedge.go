@@ -42,8 +42,8 @@ type frontDoor struct {
 	addr, admin string
 }
 
-// startCluster starts n backends. They come up on ports of the system's choice, then are written into the registry, and it
-// returns when all of them see a ring of n.
+// startCluster starts n backends, on ports that were free a moment before: a member serves once the registry names it. It returns when
+// all of them see a ring of n.
 func startCluster(ctx context.Context, env Env, n int) (c *cluster, err error) {
 	dir, err := os.MkdirTemp("", "selvedge-bench-")
 	if err != nil {
@@ -55,34 +55,30 @@ func startCluster(ctx context.Context, env Env, n int) (c *cluster, err error) {
 			c.kill()
 		}
 	}()
-	if err := os.WriteFile(c.registry, []byte("services: {default: []}\n"), 0o600); err != nil {
-		return c, err
-	}
-	for i := range n {
-		id := fmt.Sprintf("b%d", i+1)
-		admin, err := freeAddr()
-		if err != nil {
-			return c, err
-		}
-		p, err := c.start(id, "serving", "backend", "--id", id, "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--admin", admin)
-		if err != nil {
-			return c, err
-		}
-		c.backends = append(c.backends, &member{process: p, id: id, admin: admin})
-	}
 	var list strings.Builder
-	for _, b := range c.backends {
-		entry, err := b.up(ctx)
-		if err != nil {
-			return c, err
+	for i := range n {
+		b := &member{id: fmt.Sprintf("b%d", i+1)}
+		for _, addr := range []*string{&b.addr, &b.rpc, &b.admin} {
+			if *addr, err = freeAddr(); err != nil {
+				return c, err
+			}
 		}
-		b.addr, b.rpc = entry.text("addr"), entry.text("rpc")
+		c.backends = append(c.backends, b)
 		fmt.Fprintf(&list, "\n  - {id: %s, addr: %q, rpc: %q}", b.id, b.addr, b.rpc)
 	}
 	if err := c.publish("services:\n  default:" + list.String() + "\n"); err != nil {
 		return c, err
 	}
 	for _, b := range c.backends {
+		b.process, err = c.start(b.id, "serving", "backend", "--id", b.id, "--listen", b.addr, "--rpc", b.rpc, "--admin", b.admin)
+		if err != nil {
+			return c, err
+		}
+	}
+	for _, b := range c.backends {
+		if _, err := b.up(ctx); err != nil {
+			return c, err
+		}
 		if err := awaitRing(ctx, b.rpc, n); err != nil {
 			return c, err
 		}

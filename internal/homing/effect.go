@@ -26,7 +26,7 @@ type (
 		Request Request
 		Timeout time.Duration
 	}
-	// Opened lets a session have its 101.
+	// Opened lets a session have its 101. From now on what the caller answers to Look, and to its peers, includes the session.
 	Opened struct{ Opening *Opening }
 	// Unopened refuses one: a peer that may believe that the user has no session here did not acknowledge it.
 	Unopened struct{ Opening *Opening }

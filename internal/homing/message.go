@@ -80,7 +80,7 @@ type Answer struct {
 	Sessions  []string      // ids of the sessions that took the push, or that are open
 	Undecided bool          // some session here has neither taken it nor closed
 	Complete  bool          // to a forwarded question: no session was left out anywhere
-	Openings  uint64        // counts openings of sessions of this user, and of some others
+	Openings  uint64        // counts the 101s of sessions of this user, and of some others
 	Moving    time.Duration // a session of the user was just sent to its home, and is expected there within this time
 	Final     error         // a refusal of the question itself: whoever else is asked, this is the outcome
 }

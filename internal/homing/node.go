@@ -66,7 +66,8 @@ type Node struct {
 	incarnations map[string]uint64 // of the snapshot's members; none for those that take no part, 0 where not known
 	ring         *hashring.Ring    // the snapshot less the dead, the unknown and the draining
 	ringSince    Instant
-	without      string           // whom ring leaves out of snapshot
+	derivedFrom  *hashring.Ring   // the snapshot that ring was made of,
+	leftOut      []string         // and whom it leaves out of that
 	rings        []*hashring.Ring // recent ones, so that equal rings are one
 
 	// what is told to others
@@ -75,7 +76,7 @@ type Node struct {
 	noted    map[User]*note
 	byOwner  map[string]map[User]*note // the same, by owner on ring
 	openings []*Opening                // that wait for an acknowledgement
-	counters [1024]uint64              // openings by user, folded: see Answer.Openings
+	counters [1024]uint64              // 101s by user, folded: see Answer.Openings
 
 	// questions under way that wait for somebody
 	questions []*Question

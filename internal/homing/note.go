@@ -62,7 +62,7 @@ func (n *Node) Moving(now Instant, u User) time.Duration {
 	return 0
 }
 
-// Openings counts the openings of sessions of u, and of some others. It is read before one looks for sessions of u here.
+// Openings counts the 101s of sessions of u, and of some others. It is read before one looks for sessions of u here.
 func (n *Node) Openings(u User) uint64 { return n.counters[u%User(len(n.counters))] }
 
 // MayMove tells whether u has another home that is known to expect it: sessions here may be sent there.

@@ -140,11 +140,11 @@ func (n *Node) Answered(now Instant, q *Question, from Process, c Callee, a Answ
 	if !asked {
 		return
 	}
-	n.answered(q, from)
 	p := n.heard(now, sent, from, c)
 	if q.state == settled { // fenced meanwhile
 		return
 	}
+	n.answered(q, from)
 	switch {
 	case p == nil || p.Process != from || q.state == forwarding && c.Refusal != Accepted:
 		n.failed(now, q, from)

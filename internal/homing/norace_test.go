@@ -1,0 +1,5 @@
+//go:build !race
+
+package homing_test
+
+const defaultSeeds = 600
