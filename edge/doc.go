@@ -29,5 +29,8 @@
 // session, an eighth kept in reserve); above that an upgrade is answered 503 with Retry-After. A head is limited to
 // [Config.HeaderBytes], a backend's to 64 KiB, the body of a backend's refusal of an upgrade to 1 MiB.
 //
+// Upgrades begin on the reactor where the listener is a TCP socket and the member's address is no name. Others, and plain HTTP, are served by
+// net/http; selvedge_edge_handovers_total counts what came to it from the reactor.
+//
 // The admin listener serves /, /metrics, /healthz, /readyz, /debug/pprof/ and [Config.AdminHandler].
 package edge

@@ -37,9 +37,13 @@ type Edge struct {
 	sessions   *sessions
 	transports transports
 
-	relay    atomic.Pointer[tunnel.Relay] // nil before Run
-	draining atomic.Bool
-	running  atomic.Bool
+	relay atomic.Pointer[tunnel.Relay] // nil before Run
+
+	// Tests change these before Run.
+	slow        bool          // every connection goes through net/http
+	headTimeout time.Duration // for a client to send a request's head, on the reactor as in net/http
+	draining    atomic.Bool
+	running     atomic.Bool
 
 	ready     chan struct{} // closed once the two below are set
 	addrs     []net.Addr
@@ -64,6 +68,8 @@ func New(cfg Config) (*Edge, error) {
 		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
 		transports: transports{pool: make(map[transportKey]*http.Transport)},
 		ready:      make(chan struct{}),
+
+		headTimeout: headTimeout,
 	}
 	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
@@ -194,8 +200,21 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		}
 	}
 	public := e.publicServer(work)
+	var intakes []*intake
 	for _, ln := range listeners {
-		start(func() error { return ignoreClosed(public.Serve(newListener(ln, e.metrics, e.log))) })
+		socket, ok := ln.(*net.TCPListener)
+		if !ok || e.slow {
+			start(func() error { return ignoreClosed(public.Serve(newListener(e, ln))) })
+			continue
+		}
+		in, err := newIntake(e, socket, loops)
+		if err != nil {
+			_ = ln.Close() // unless that has been done
+			failed <- err
+			continue
+		}
+		intakes = append(intakes, in)
+		start(func() error { return ignoreClosed(public.Serve(in)) })
 	}
 	adminServer := e.adminServer(work)
 	if admin != nil {
@@ -211,7 +230,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		patience = 0
 	}
 	stopMoving() // all sessions go now, and new ones go elsewhere
-	e.drain(public, relay, patience)
+	e.drain(intakes, public, relay, patience)
 
 	stop()
 	_ = adminServer.Close() // closes listeners and connections; nobody is left to hear of a failure
@@ -221,13 +240,18 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 }
 
 // drain ends what clients are connected to.
-func (e *Edge) drain(public *http.Server, relay *tunnel.Relay, patience time.Duration) {
+func (e *Edge) drain(intakes []*intake, public *http.Server, relay *tunnel.Relay, patience time.Duration) {
 	e.draining.Store(true)
 	empty := e.sessions.close()
 	e.log.Info("edge is draining", zap.Int("sessions", e.Sessions()), zap.Duration("at_most", patience))
 
 	deadline, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var openings sync.WaitGroup
+	for _, in := range intakes {
+		openings.Go(func() { in.drain(deadline) })
+	}
+	openings.Wait()                       // only now has everything that net/http is to answer been handed over
 	if public.Shutdown(deadline) != nil { // returns when no request is under way any more
 		_ = public.Close() // requests break off
 	}
@@ -282,7 +306,7 @@ func closeAll(listeners []net.Listener, admin net.Listener) {
 func (e *Edge) publicServer(work context.Context) *http.Server {
 	return &http.Server{
 		Handler:                      e,
-		ReadHeaderTimeout:            headTimeout,
+		ReadHeaderTimeout:            e.headTimeout,
 		IdleTimeout:                  keepAliveTimeout,
 		MaxHeaderBytes:               e.cfg.HeaderBytes,
 		ErrorLog:                     e.httpLog,

@@ -8,7 +8,7 @@ import (
 	"github.com/selvedge/selvedge/internal/identity"
 )
 
-// exchange is one request on its way through the edge: what has been found out about it so far. One goroutine uses it.
+// exchange is one request on its way through the edge: what has been found out about it so far. One goroutine, or loop, uses it at a time.
 type exchange struct {
 	id      string // X-Request-Id
 	started time.Time
@@ -24,6 +24,13 @@ type exchange struct {
 
 // ServeHTTP decides what a request is: an upgrade to WebSocket or plain HTTP.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if c, ok := r.Context().Value(clientConnKey{}).(*clientConn); ok {
+		c.answering.Store(true)
+		if a := c.attempt.Swap(nil); a != nil { // the reactor has begun with it
+			e.upgrade(w, r, a.x, a)
+			return
+		}
+	}
 	x := e.begin(r)
 	switch {
 	case headBytes(r) > x.live.headerBytes:
@@ -34,7 +41,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		e.refuse(w, x, refuseHead)
 	case x.upgrade:
-		e.upgrade(w, r, x)
+		e.upgrade(w, r, x, nil)
 	default:
 		e.plain(w, r, x)
 	}
@@ -42,9 +49,6 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (e *Edge) begin(r *http.Request) *exchange {
 	x := &exchange{started: time.Now(), live: e.live.Load(), head: identity.FromHTTP(r), upgrade: wantsWebSocket(r)}
-	if c, ok := r.Context().Value(clientConnKey{}).(*clientConn); ok {
-		c.answering.Store(true)
-	}
 	x.trusted = x.live.trusts(x.head.Client)
 	if x.trusted {
 		x.head.Client = x.live.client(x.head.Client, r.Header["X-Forwarded-For"])

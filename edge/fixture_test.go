@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,28 @@ import (
 	"github.com/selvedge/selvedge/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(bothPaths{m}) }
+
+// slowPath is what [Edge.slow] is in the tests.
+var slowPath bool
+
+// bothPaths runs all tests twice: upgrades begin on the reactor, then all in net/http.
+type bothPaths struct{ m *testing.M }
+
+func (b bothPaths) Run() int {
+	flag.Parse()
+	paths := []bool{false, true}
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		paths = paths[:1] // a fuzz test runs over none, for as long as it was told
+	}
+	for _, slowPath = range paths {
+		if code := b.m.Run(); code != 0 {
+			fmt.Printf("with slowPath = %v\n", slowPath)
+			return code
+		}
+	}
+	return 0
+}
 
 const patience = 10 * time.Second
 
@@ -50,6 +72,7 @@ func start(t *testing.T, cfg Config, change ...func(*Edge)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.slow = slowPath
 	for _, f := range change {
 		f(e)
 	}

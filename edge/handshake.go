@@ -86,7 +86,9 @@ var wireNames = map[string]string{
 
 // appendFields appends h in the order of names, and the empty line.
 func appendFields(b []byte, h http.Header) []byte {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
+	slices.Sort(names)
+	for _, name := range names {
 		wire := name
 		if w, ok := wireNames[name]; ok {
 			wire = w
@@ -154,13 +156,13 @@ func (r *headReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ask sends head and reads the head of the answer, within timeout, as long as ctx lasts.
-func (b *backend) ask(ctx context.Context, r *http.Request, head []byte, timeout time.Duration) (*http.Response, error) {
-	if err := b.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+// ask sends what is unsent of the request's head and reads the head of the answer, by the time until, as long as ctx lasts.
+func (b *backend) ask(ctx context.Context, r *http.Request, unsent []byte, until time.Time) (*http.Response, error) {
+	if err := b.conn.SetDeadline(until); err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = b.conn.SetDeadline(time.Unix(1, 0)) }) // wakes the calls below
-	answer, err := b.exchange(r, head)
+	answer, err := b.exchange(r, unsent)
 	if !stop() {
 		return nil, errClientGone
 	}
@@ -176,9 +178,12 @@ func (b *backend) ask(ctx context.Context, r *http.Request, head []byte, timeout
 	return nil, err
 }
 
-func (b *backend) exchange(r *http.Request, head []byte) (*http.Response, error) {
+func (b *backend) exchange(r *http.Request, unsent []byte) (*http.Response, error) {
 	// A backend may answer before it has read everything, and close: its answer counts more than the failure to write.
-	_, writeErr := b.conn.Write(head)
+	var writeErr error
+	if len(unsent) > 0 {
+		_, writeErr = b.conn.Write(unsent)
+	}
 	for {
 		answer, err := http.ReadResponse(b.br, r)
 		if err != nil {

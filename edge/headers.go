@@ -77,6 +77,9 @@ func withPassedOver(h http.Header, x *exchange, member candidate) http.Header {
 // X_Selvedge_User from X-Selvedge-User, so that every spelling counts; a trusted proxy's word counts in the proper one.
 func removeOurs(h http.Header, trusted bool) {
 	for name := range h {
+		if c := name[0] | 0x20; c != 'x' && c != 'f' {
+			continue // most; none of ours begins with another letter, and a letter has one spelling
+		}
 		plain := plainName(name)
 		ours := strings.HasPrefix(plain, "x-selvedge-")
 		forwarding := plain == "forwarded" || plain == "x-request-id" || strings.HasPrefix(plain, "x-forwarded-")

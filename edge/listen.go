@@ -43,34 +43,40 @@ func acceptReason(err error) string {
 	return "other"
 }
 
-// listener accepts for net/http, which would give up at an error that it does not take for temporary. Here every error but the
-// listener's own end is counted, logged and retried; clients wait in the kernel's queue meanwhile. (Connections aborted before
-// they are accepted are skipped by package net.)
+// listener accepts for net/http where the reactor cannot, which takes TCP sockets of the kernel only. net/http would give up at an
+// error that it does not take for temporary. Here every error but the listener's own end is counted, logged and retried; clients wait
+// in the kernel's queue meanwhile. (Connections aborted before they are accepted are skipped by package net.)
 type listener struct {
 	net.Listener
-	metrics *metrics
-	log     *zap.Logger
-	once    sync.Once
-	closed  chan struct{}
+	edge   *Edge
+	once   sync.Once
+	closed chan struct{}
 }
 
-func newListener(ln net.Listener, m *metrics, log *zap.Logger) *listener {
-	return &listener{Listener: ln, metrics: m, log: log, closed: make(chan struct{})}
+func newListener(e *Edge, ln net.Listener) *listener {
+	return &listener{Listener: ln, edge: e, closed: make(chan struct{})}
+}
+
+// The pause after a failure to accept: doubled by each that follows.
+const leastPause, mostPause = 5 * time.Millisecond, time.Second
+
+// cannotAccept counts and logs a failure to take a connection.
+func (e *Edge) cannotAccept(err error, pause time.Duration) {
+	reason := acceptReason(err)
+	e.metrics.acceptErrors.WithLabelValues(reason).Inc()
+	e.log.Warn("cannot accept a connection; trying again", zap.String("reason", reason), zap.Duration("in", pause), zap.Error(err))
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	const least, most = 5 * time.Millisecond, time.Second
-	for pause := least; ; pause = min(2*pause, most) {
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
 		conn, err := l.Listener.Accept()
 		if err == nil {
-			return &clientConn{Conn: conn, refusals: l.metrics.refusals}, nil
+			return &clientConn{Conn: conn, refusals: l.edge.metrics.refusals}, nil
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err
 		}
-		reason := acceptReason(err)
-		l.metrics.acceptErrors.WithLabelValues(reason).Inc()
-		l.log.Warn("cannot accept a connection; trying again", zap.String("reason", reason), zap.Duration("in", pause), zap.Error(err))
+		l.edge.cannotAccept(err, pause)
 		select {
 		case <-time.After(pause):
 		case <-l.closed:
@@ -90,6 +96,28 @@ type clientConn struct {
 	net.Conn
 	refusals  *prometheus.CounterVec
 	answering atomic.Bool // a handler runs: what is written is its answer
+
+	// Of a connection that the reactor has handed over after it took the request's head off it.
+	head    []byte                  // what is left of it to be read again; only Read uses it
+	attempt atomic.Pointer[attempt] // for the first handler
+	abandon func(*attempt)          // for an attempt that no handler has taken
+}
+
+// Read reads the head again that the reactor has read already, then from the connection.
+func (c *clientConn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *clientConn) Close() error {
+	if a := c.attempt.Swap(nil); a != nil {
+		c.abandon(a)
+	}
+	return c.Conn.Close()
 }
 
 type clientConnKey struct{}

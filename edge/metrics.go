@@ -14,6 +14,7 @@ import (
 type metrics struct {
 	refusals     *prometheus.CounterVec // reason
 	acceptErrors *prometheus.CounterVec // reason
+	handovers    prometheus.Counter
 	upgrades     *prometheus.CounterVec // service, code
 	upgradeTime  *prometheus.HistogramVec
 	requests     *prometheus.CounterVec // service, code
@@ -47,6 +48,8 @@ func newMetrics(e *Edge) (*metrics, error) {
 			Help: "Requests and upgrades that the edge itself refused."}, []string{"reason"}),
 		acceptErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_accept_errors_total",
 			Help: "Failures to accept a connection; each is retried after a pause."}, []string{"reason"}),
+		handovers: prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_edge_handovers_total",
+			Help: "Connections that the reactor has left to net/http: plain HTTP, and upgrades that are odd or do not succeed."}),
 		upgrades: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_upgrades_total",
 			Help: "Upgrade requests by the status they were answered with; service is empty where no route was found."},
 			[]string{"service", "code"}),
@@ -86,7 +89,7 @@ func newMetrics(e *Edge) (*metrics, error) {
 			m.closes.WithLabelValues(name, r.String())
 		}
 	}
-	collectors := []prometheus.Collector{m.refusals, m.acceptErrors, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
+	collectors := []prometheus.Collector{m.refusals, m.acceptErrors, m.handovers, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
 		m.ejections, (*liveMetrics)(e)}
 	for _, s := range e.services {
 		collectors = append(collectors, s.view.Metrics())

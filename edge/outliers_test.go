@@ -160,7 +160,7 @@ func TestWalkTriesAvoidedLast(t *testing.T) {
 			svc.outliers.failed(m, svc.outliers.clock(), errRefused)
 		}
 		var got []int
-		for m := range svc.walk(e.snapshot(), "alice") {
+		for m := range svc.walk(e.snapshot(), "alice").rest() {
 			i := slices.Index(all, m.ID)
 			if slices.Contains(m.passedOver, m.ID) || (i == 0) != (len(m.passedOver) == 0) || i > 0 && m.passedOver[0] != all[0] {
 				t.Errorf("avoiding %v: %d after %q, in the order %q", c.avoided, i, m.passedOver, all)

@@ -73,7 +73,7 @@ func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
 func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 	var err error
 	svc := f.x.route.service
-	for member := range svc.walk(f.snap, f.x.user) {
+	for member := range svc.walk(f.snap, f.x.user).rest() {
 		began := time.Now()
 		try := r.Clone(r.Context())
 		try.URL.Host = member.Addr

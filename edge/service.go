@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
-	"math/rand/v2"
 	"net"
-	"slices"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 
@@ -49,49 +45,6 @@ func newService(name string, cfg ServiceConfig, members Membership, stateDir str
 	return s, nil
 }
 
-// candidate is a member to try for a request, and whom the walk has passed over before it.
-type candidate struct {
-	discovery.Member
-	passedOver []string // ids, in walking order; empty at the owner
-}
-
-// walk yields whom to try for a user's requests, best first: the owner, then its successors, and last those that are avoided, so that
-// there always is somebody to try. It ends after as many as the service's attempts. Without a user it begins at a random
-// place on the ring, which spreads requests by weight. All come from snap.
-func (s *service) walk(snap *discovery.Snapshot, user string) iter.Seq[candidate] {
-	if user == "" {
-		user = strconv.FormatUint(rand.Uint64(), 36)
-	}
-	return func(yield func(candidate) bool) {
-		left := s.cfg.attempts()
-		var avoided []discovery.Member
-		var passed []string
-		for id := range snap.Ring.Successors(user) {
-			m, ok := snap.Member(id)
-			if !ok {
-				continue
-			}
-			if s.outliers.admit(m) {
-				if left--; !yield(candidate{m, passed}) || left == 0 {
-					return
-				}
-			} else {
-				avoided = append(avoided, m)
-			}
-			passed = append(passed, id)
-		}
-		for _, m := range avoided {
-			var others []string
-			if m.ID != passed[0] {
-				others = slices.DeleteFunc(slices.Clone(passed), func(id string) bool { return id == m.ID })
-			}
-			if left--; !yield(candidate{m, others}) || left == 0 {
-				return
-			}
-		}
-	}
-}
-
 // dialError is a connection that did not come about, as opposed to one that failed later: nothing was sent.
 type dialError struct{ err error }
 
@@ -117,11 +70,17 @@ func (s *service) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err == nil {
 		return conn, nil
 	}
-	if ctx.Err() == nil {
-		s.dialFailures.Inc()
-		s.log.Debug("a member cannot be reached", zap.String("addr", addr), zap.Error(err))
+	if ctx.Err() != nil {
+		return nil, &dialError{err}
 	}
-	return nil, &dialError{err}
+	return nil, s.unreachable(addr, err)
+}
+
+// unreachable counts a connection to addr that did not come about.
+func (s *service) unreachable(addr string, err error) *dialError {
+	s.dialFailures.Inc()
+	s.log.Debug("a member cannot be reached", zap.String("addr", addr), zap.Error(err))
+	return &dialError{err}
 }
 
 // endedEarly tells whether err is a connection that ended or was reset by the member.

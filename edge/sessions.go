@@ -76,9 +76,11 @@ func (s *sessions) giveLocked() {
 	}
 }
 
-// join makes a session of user's ("": nobody's) at a member of two connections, which it takes over in every case, and of the place that the caller has taken, which it gives
-// back when the session ends, or at once when the error is not nil.
-func (s *sessions) join(relay *tunnel.Relay, e *Edge, svc *service, user string, at candidate, client, backend tunnel.End) error {
+// join makes a session of user's ("": nobody's) at a member out of what open joins, and of the place that the caller has taken, which it
+// gives back when the session ends, or at once when the error is not nil. It calls open once, with what the relay is to call at the end.
+func (s *sessions) join(e *Edge, svc *service, user string, at candidate,
+	open func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error),
+) error {
 	one := &session{of: e, service: svc}
 	svc.open.Add(1)
 	svc.mover.add(one, user, at)
@@ -87,7 +89,7 @@ func (s *sessions) join(relay *tunnel.Relay, e *Edge, svc *service, user string,
 	one.prev.next, one.next.prev = one, one
 	s.mu.Unlock()
 
-	t, err := relay.Join(client, backend, one.ended) // may end it before it returns
+	t, err := open(one.ended) // may end it before it returns
 	if err != nil {
 		s.remove(one)
 		return err

@@ -14,20 +14,20 @@ import (
 )
 
 // upgrade is how a session begins, from top to bottom. Up to the backend's 101 every failure is an ordinary HTTP answer, and
-// the client's connection belongs to net/http; from there on it belongs to the relay, and this goroutine ends.
-func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
+// the client's connection belongs to net/http; from there on it belongs to the relay, and this goroutine ends. What begins with an attempt
+// was begun by an [opening] on the reactor, which did the first part of the same with the same functions.
+func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *attempt) {
 	code := statusClientGone
 	defer func() { e.metrics.upgraded(x.service(), code, x.started) }()
 	refuse := func(no *refusal) { code = no.status; e.refuse(w, x, no) }
 
-	// Is it one, and is there room?
-	accept, no := checkUpgrade(r)
-	if no == nil {
-		no = e.sessions.take()
-	}
-	if no != nil {
-		refuse(no)
-		return
+	// Is it one, is there room, where to, and who is it?
+	if a == nil {
+		var no *refusal
+		if a, no = e.admit(r, x); no != nil {
+			refuse(no)
+			return
+		}
 	}
 	joined := false
 	defer func() {
@@ -36,49 +36,43 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 		}
 	}()
 
-	// Where to, and who is it?
-	if no := x.resolve(r); no != nil {
-		refuse(no)
-		return
-	}
-
 	// Ask the owner, then its successors, until one answers for good.
-	ctx, svc := r.Context(), x.route.service
-	snap := svc.view.Snapshot()
-	if snap.Ring.Len() == 0 {
-		refuse(refuseNoMember)
-		return
-	}
-	header := e.backendHeader(r, x)
+	ctx, svc := r.Context(), a.service()
 	var b *backend
-	var at candidate
 	var answer *http.Response
-	for member := range svc.walk(snap, x.user) {
-		began := time.Now()
-		conn, err := svc.dial(ctx, member.Addr)
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close()
+	for b == nil {
+		if !a.trying && !a.next() {
+			refuse(refuseUnreachable)
+			return
+		}
+		if a.conn == nil {
+			conn, err := svc.dial(ctx, a.member.Addr)
+			if ctx.Err() != nil {
+				if err == nil {
+					_ = conn.Close()
+				}
+				refuse(refuseGone)
+				return
 			}
-			refuse(refuseGone)
-			return
+			if dial := (*dialError)(nil); errors.As(err, &dial) && dial.ours() {
+				e.log.Warn("no connection left to reach a member with", zap.String("member", a.member.ID), zap.Error(err))
+				refuse(refuseExhausted)
+				return
+			}
+			if err != nil {
+				a.failed(err)
+				a.over()
+				continue
+			}
+			a.conn = conn
+			a.connected()
 		}
-		if dial := (*dialError)(nil); errors.As(err, &dial) && dial.ours() {
-			e.log.Warn("no connection left to reach a member with", zap.String("member", member.ID), zap.Error(err))
-			refuse(refuseExhausted)
-			return
-		}
-		if err != nil {
-			svc.outliers.failed(member.Member, began, err)
-			continue
-		}
-		b = newBackend(conn)
-		head := upgradeHead(r, withPassedOver(header, x, member))
-		answer, err = b.ask(ctx, r, head, svc.cfg.ResponseTimeout) //nolint:bodyclose // b.close ends the connection
+		b = newBackend(a.conn)
+		var err error
+		answer, err = b.ask(ctx, r, a.unsent, a.until) //nolint:bodyclose // b.close ends the connection
 		if err == nil {
-			svc.outliers.answered(member.Member, began)
+			a.answered()
 			if !refusesToHold(answer) {
-				at = member
 				break
 			}
 		}
@@ -86,22 +80,19 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 		b, answer = nil, nil
 		switch {
 		case err == nil, errors.Is(err, errNoAnswer): // it takes no session now, or it died: its successor is next
+			a.over()
 		case errors.Is(err, errClientGone):
 			refuse(refuseGone)
 			return
 		case errors.Is(err, errTooLate):
-			svc.outliers.failed(member.Member, began, err)
+			a.failed(err)
 			refuse(refuseTooLate)
 			return
 		default:
-			svc.log.Warn("a member's answer to an upgrade cannot be read", zap.String("member", member.ID), zap.Error(err))
+			svc.log.Warn("a member's answer to an upgrade cannot be read", zap.String("member", a.member.ID), zap.Error(err))
 			refuse(refuseAnswer("the backend's answer is no HTTP"))
 			return
 		}
-	}
-	if b == nil {
-		refuse(refuseUnreachable)
-		return
 	}
 	defer func() {
 		if !joined {
@@ -117,7 +108,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	problem := "the backend answered an upgrade with neither a 101 nor a refusal"
 	if answer.StatusCode == http.StatusSwitchingProtocols {
-		problem = checkSwitch(answer, accept)
+		problem = checkSwitch(answer, a.accept)
 	}
 	if problem != "" {
 		svc.log.Warn(problem, zap.Int("status", answer.StatusCode), zap.String("request_id", x.id))
@@ -140,7 +131,11 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange) {
 	b.release()
 	joined = true
 	code = http.StatusSwitchingProtocols
-	if err := e.sessions.join(e.relay.Load(), e, svc, x.user, at, client, server); err != nil {
+	relay := e.relay.Load()
+	err = e.sessions.join(e, svc, x.user, a.member, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
+		return relay.Join(client, server, ended)
+	})
+	if err != nil {
 		e.log.Error("two connections cannot be joined", zap.String("request_id", x.id), zap.Error(err))
 	}
 }

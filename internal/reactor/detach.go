@@ -36,9 +36,19 @@ func Detach(conn net.Conn) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("reactor: detach: %w", err)
 	}
+	fd, err := duplicate(raw)
+	if err != nil {
+		return -1, err
+	}
+	// The socket lives on in fd, so this closes one of its two descriptors, and takes it out of Go's poller.
+	_ = conn.Close()
+	return fd, nil
+}
+
+// duplicate returns another descriptor for the socket. Both share one file description, which Go's poller has made non-blocking already.
+func duplicate(raw syscall.RawConn) (int, error) {
 	fd, dupErr := -1, error(nil)
-	err = raw.Control(func(s uintptr) {
-		// Both share one file description, which Go's poller has made non-blocking already.
+	err := raw.Control(func(s uintptr) {
 		fd, dupErr = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err == nil {
@@ -47,7 +57,5 @@ func Detach(conn net.Conn) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("reactor: detach: %w", err)
 	}
-	// The socket lives on in fd, so this closes one of its two descriptors, and takes it out of Go's poller.
-	_ = conn.Close()
 	return fd, nil
 }

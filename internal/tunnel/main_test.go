@@ -27,6 +27,7 @@ type mode struct {
 	engine   Engine
 	reactor  func(loops int) (*reactor.Reactor, error)
 	userland bool // the client's connection has no descriptor
+	adopted  bool // both are on a loop already
 }
 
 var modes = []mode{
@@ -34,6 +35,7 @@ var modes = []mode{
 	{name: "copy", engine: Copy, reactor: reactor.New},
 	{name: "splice", engine: Splice, reactor: reactor.New},
 	{name: "poll", engine: Auto, reactor: reactor.NewPortable},
+	{name: "on loop", engine: Auto, reactor: reactor.New, adopted: true},
 	{name: "goroutines", engine: Auto, reactor: reactor.New, userland: true},
 }
 
@@ -93,12 +95,45 @@ func (r *rig) join(t testing.TB, e early) *joined {
 	farBackend, nearBackend := tcpConns(t)
 	j := &joined{client: farClient, backend: farBackend, closed: make(chan Summary, 2)}
 	var err error
+	if r.adopted {
+		if j.tunnel, err = r.joinOnLoop(t, nearClient, nearBackend, e, func(s Summary) { j.closed <- s }); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
 	j.tunnel, err = r.relay.Join(End{Conn: r.dress(nearClient), Early: e.fromClient}, End{Conn: nearBackend, Early: e.fromBackend},
 		func(s Summary) { j.closed <- s })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return j
+}
+
+// former is who had the sockets of [Relay.JoinOn] before: it takes no notice of what happens to them.
+type former struct{}
+
+func (former) Ready(reactor.Events) {}
+
+// joinOnLoop joins two connections that have been on a loop for a while.
+func (r *rig) joinOnLoop(t testing.TB, c, b *net.TCPConn, e early, onClose func(Summary)) (joined *Tunnel, err error) {
+	t.Helper()
+	loop := r.relay.cfg.Reactor.Loop()
+	ends := [2]Socket{{Early: e.fromClient}, {Early: e.fromBackend}}
+	for i, conn := range []*net.TCPConn{c, b} {
+		if ends[i].FD, err = reactor.Detach(conn); err != nil {
+			t.Fatal(err)
+		}
+		if ends[i].Registration, err = loop.Register(ends[i].FD, former{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	loop.Post(func() {
+		defer close(done)
+		joined, err = r.relay.JoinOn(loop, ends[client], ends[backend], onClose)
+	})
+	receive(t, done)
+	return joined, err
 }
 
 // end closes the far ends and returns how the tunnel ended.

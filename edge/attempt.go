@@ -1,0 +1,72 @@
+package edge
+
+import (
+	"net"
+	"net/http"
+	"time"
+)
+
+// attempt is an upgrade that has been let in, with a place of its own, up to the 101. It belongs to a handler of net/http, or to an
+// opening on the reactor, which can pass it on to a handler at any point.
+type attempt struct {
+	x       *exchange
+	request *http.Request
+	accept  string      // the Sec-WebSocket-Accept that the 101 must carry
+	header  http.Header // the fields for the backend
+	walk    walk
+
+	// The try under way.
+	trying bool
+	member candidate
+	began  time.Time
+	conn   net.Conn  // nil until connected
+	unsent []byte    // what the member has not been sent of the head
+	until  time.Time // for the answer
+}
+
+// admit decides whether r may become a session, and whose: it must be an upgrade, there must be room, and a route, a user and a member.
+// With a refusal nothing is held.
+func (e *Edge) admit(r *http.Request, x *exchange) (*attempt, *refusal) {
+	accept, no := checkUpgrade(r)
+	if no != nil {
+		return nil, no
+	}
+	if no := e.sessions.take(); no != nil {
+		return nil, no
+	}
+	if no := x.resolve(r); no != nil {
+		e.sessions.give()
+		return nil, no
+	}
+	svc := x.route.service
+	snap := svc.view.Snapshot()
+	if snap.Ring.Len() == 0 {
+		e.sessions.give()
+		return nil, refuseNoMember
+	}
+	return &attempt{x: x, request: r, accept: accept, header: e.backendHeader(r, x), walk: svc.walk(snap, x.user)}, nil
+}
+
+func (a *attempt) service() *service { return a.x.route.service }
+
+// next turns to the next member; false: nobody is left.
+func (a *attempt) next() bool {
+	a.member, a.trying = a.walk.next()
+	a.began = time.Now()
+	return a.trying
+}
+
+// connected notes that the member can be sent the head, and has from now on to answer.
+func (a *attempt) connected() {
+	a.unsent = upgradeHead(a.request, withPassedOver(a.header, a.x, a.member))
+	a.until = time.Now().Add(a.service().cfg.ResponseTimeout)
+}
+
+// answered notes that the member is well.
+func (a *attempt) answered() { a.service().outliers.answered(a.member.Member, a.began) }
+
+// failed notes that the member refused the connection or did not answer in time.
+func (a *attempt) failed(err error) { a.service().outliers.failed(a.member.Member, a.began, err) }
+
+// over notes that the member is not the one; what there was of a connection to it has been closed.
+func (a *attempt) over() { a.trying, a.conn, a.unsent = false, nil, nil }

@@ -1,0 +1,87 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/selvedge/selvedge/internal/reactor"
+)
+
+// lane is what the openings of one loop share. All of it belongs to the loop.
+type lane struct {
+	intake   *intake
+	loop     *reactor.Loop
+	openings map[*opening]struct{}
+
+	// For net/http's parsers.
+	src bytes.Reader
+	br  *bufio.Reader
+}
+
+func newLane(in *intake, loop *reactor.Loop) *lane {
+	return &lane{intake: in, loop: loop, openings: make(map[*opening]struct{}), br: bufio.NewReader(nil)}
+}
+
+// open begins with a connection that has been accepted, and has been counted as an opening.
+func (l *lane) open(fd int, peer netip.AddrPort) {
+	o := &opening{lane: l, peer: peer, client: socket{fd: fd}, member: socket{fd: -1}}
+	reg, err := l.loop.Register(fd, (*clientSide)(o))
+	if err != nil {
+		l.intake.edge.cannotAccept(err, 0)
+		_ = unix.Close(fd)
+		l.intake.openings.Done()
+		return
+	}
+	o.client.reg = reg
+	l.openings[o] = struct{}{}
+	o.begin()
+}
+
+// forget takes out an opening that is over.
+func (l *lane) forget(o *opening) {
+	delete(l.openings, o)
+	l.intake.openings.Done()
+}
+
+// release ends those that have not sent a byte, and hands those over that have sent a part of a head.
+func (l *lane) release() {
+	for o := range l.openings {
+		if o.stage != arriving {
+			continue
+		}
+		if _, err := reactor.Peek(o.client.fd, l.loop.Scratch()[:1]); err != nil {
+			o.drop()
+		} else {
+			o.handOver()
+		}
+	}
+}
+
+// abort ends all that are left.
+func (l *lane) abort() {
+	for o := range l.openings {
+		if o.attempt != nil {
+			o.gone()
+		} else {
+			o.drop()
+		}
+	}
+}
+
+// request reads a request's head, which must be whole. What it returns holds none of it.
+func (l *lane) request(head []byte) (*http.Request, error) {
+	l.src.Reset(head)
+	l.br.Reset(&l.src)
+	return http.ReadRequest(l.br)
+}
+
+// answer is the same of an answer's head.
+func (l *lane) answer(head []byte, r *http.Request) (*http.Response, error) {
+	l.src.Reset(head)
+	l.br.Reset(&l.src)
+	return http.ReadResponse(l.br, r)
+}

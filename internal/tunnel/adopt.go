@@ -1,0 +1,61 @@
+//go:build unix
+
+package tunnel
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/selvedge/selvedge/internal/reactor"
+)
+
+// Socket is one side of a tunnel that is on the reactor already: a TCP socket that does not block, registered on a loop.
+type Socket struct {
+	FD           int
+	Registration reactor.Registration
+
+	// Early are bytes already read from the socket, or meant to come before them, as in [End].
+	Early []byte
+}
+
+// JoinOn is [Relay.Join] for two sockets that are registered on loop, one of the relay's reactor; it must be called from one of its
+// callbacks. It takes descriptors and registrations. Its one error is [ErrClosed], and then both have been closed.
+func (r *Relay) JoinOn(loop *reactor.Loop, c, b Socket, onClose func(Summary)) (*Tunnel, error) {
+	t := &Tunnel{onClose: onClose}
+	if err := r.enter(t, nil); err != nil {
+		for _, s := range [2]Socket{c, b} {
+			s.Registration.Unregister()
+			_ = unix.Close(s.FD)
+		}
+		return nil, err
+	}
+	setOptions(c.FD, &r.cfg)
+	setOptions(b.FD, &r.cfg)
+	t.init(c.FD, b.FD, c.Early, b.Early)
+	t.shard = r.shardOf(loop)
+	t.adopt(c.Registration, b.Registration)
+	return t, nil
+}
+
+// shardOf finds the shard of a loop; there are as many as processors.
+func (r *Relay) shardOf(loop *reactor.Loop) *shard {
+	for _, s := range r.shards {
+		if s.loop == loop {
+			return s
+		}
+	}
+	panic("tunnel: a loop of another reactor")
+}
+
+// adopt begins the tunnel's life on its loop with the registrations of others. They yield, so that both ends are looked at soon.
+func (t *Tunnel) adopt(c, b reactor.Registration) {
+	t.shard.append(t)
+	t.ends[client].reg, t.ends[backend].reg = c, b
+	c.Give((*clientHandler)(t))
+	b.Give((*backendHandler)(t))
+	if t.shard.closed {
+		t.cut(Shutdown) // it was on its way when Relay.Close looked
+		return
+	}
+	t.move(client)
+	t.move(backend)
+}
