@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -24,6 +25,8 @@ const (
 	readTimeout   = 2 * time.Second // of the registry
 	readAgain     = 50 * time.Millisecond
 	rememberRings = 32
+
+	waitingSaidEvery = 5 * time.Second
 )
 
 // home is this process's part in the ownership protocol. It makes one call to the node at a time and carries out its effects; what
@@ -34,6 +37,7 @@ type home struct {
 	handler  *peerlink.Handler
 	reader   discovery.Reader // the registry, where it can be asked
 	ages     ages             // of what comes from the others
+	shown    atomic.Bool      // the registry named this process when it was read last
 	rings    *lru.Cache[string, *hashring.Ring]
 	tracked  sync.WaitGroup // goroutines
 	goodbyes sync.WaitGroup // those of them that say goodbye
@@ -182,11 +186,21 @@ func (h *home) run(ctx context.Context) {
 			n.Tick(now)
 			waiting = n.Waiting()
 		})
-		if waited += tickEvery; len(waiting) > 0 && waited > 5*time.Second {
+		if waited += tickEvery; waited > waitingSaidEvery {
 			waited = 0
-			h.b.log.Warn("cannot join before these members answer, are gone from their hosts, or are buried (selvedge ring bury MEMBER)",
-				zap.String("members", names(waiting)))
+			h.sayWaiting(waiting)
 		}
+	}
+}
+
+// sayWaiting tells the operator why this process does not join.
+func (h *home) sayWaiting(waiting []homing.Peer) {
+	switch {
+	case len(waiting) > 0:
+		h.b.log.Warn("cannot join before these members answer, are gone from their hosts, or are buried (selvedge ring bury MEMBER)",
+			zap.String("members", names(waiting)))
+	case !h.shown.Load():
+		h.b.log.Warn("cannot join before the registry answers and names this member; a list or file must have it", zap.String("service", h.b.cfg.Service))
 	}
 }
 
@@ -272,6 +286,7 @@ func (h *home) readOnce(n *homing.Node) (shown bool) {
 		all[i].Passing = passing[all[i].Member]
 		shown = shown || all[i].Process == n.Self() || all[i].Process == homing.Process{Member: n.Self().Member}
 	}
+	h.shown.Store(shown)
 	h.tell(n, func(now homing.Instant) { n.Catalog(now, sent, all) })
 	return shown
 }

@@ -92,39 +92,44 @@ func newRecent() *recent {
 	}
 }
 
-// join returns what is known of m; where nothing is, a new delivery that is from now on, or nil where nobody is here to have it.
-func (r *recent) join(user string, m *message, anybody bool) (*delivery, error) {
+// join returns what is known of m; where nothing is, a new delivery that is from now on, or nil where nobody is here to have it. late
+// says that the sender has been here with a later push since: whoever has not got m yet must not get it any more.
+func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, key := bootClock(), homing.MessageKey{User: user, Message: m.id}
 	d, known, err := r.deliveries.Find(now, key, m.fingerprint())
-	switch {
-	case err == nil && !known && !anybody:
-		return nil, nil
-	case err == nil && !known && m.sender != "" && !r.order.InTime(m.sender, user, m.sequence):
-		return nil, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
-	case err == nil && !known:
+	if err == nil && !known && !anybody {
+		return nil, false, nil
+	}
+	late = m.sender != "" && !r.order.InTime(m.sender, user, m.sequence)
+	if err == nil && !known {
+		if late {
+			return nil, true, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
+		}
 		d, err = r.deliveries.Join(now, key, m.fingerprint(), newDelivery)
 	}
 	switch {
 	case errors.Is(err, homing.ErrReused):
-		return nil, fmt.Errorf("message id %q: %w", m.id, ErrMessageReused)
+		return nil, late, fmt.Errorf("message id %q: %w", m.id, ErrMessageReused)
 	case errors.Is(err, homing.ErrFull):
-		return nil, fmt.Errorf("%d messages are remembered: %w", rememberMessages, ErrOverloaded)
+		return nil, late, fmt.Errorf("%d messages are remembered: %w", rememberMessages, ErrOverloaded)
 	}
-	return d, err
+	return d, late, err
 }
 
 // deliverLocal gives m to the user's sessions in this process, each once whatever is repeated, and waits until their bytes are
 // in the kernel. It returns the ids of those that took it. An error says that some have not yet, or that m is refused.
 func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]string, error) {
 	sessions := b.table.of(user)
-	d, err := b.recent.join(user, m, len(sessions) > 0)
+	d, late, err := b.recent.join(user, m, len(sessions) > 0)
 	if d == nil || err != nil {
 		return nil, err
 	}
-	for _, s := range d.claim(sessions, m.except) {
-		s.write(outgoing{frame: m.frame(), delivery: d})
+	if !late {
+		for _, s := range d.claim(sessions, m.except) {
+			s.write(outgoing{frame: m.frame(), delivery: d})
+		}
 	}
 	took, undecided := d.wait(ctx)
 	if undecided > 0 {
@@ -135,7 +140,7 @@ func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]
 
 // broadcastLocal gives m to every session here, once whatever is repeated, and returns how many took it before ctx ended.
 func (b *Backend) broadcastLocal(ctx context.Context, m *message) (int, error) {
-	d, err := b.recent.join("", m, true) // "" is nobody's id
+	d, _, err := b.recent.join("", m, true) // "" is nobody's id
 	if err != nil {
 		return 0, err
 	}

@@ -103,8 +103,7 @@ func (h *home) answer(ctx context.Context, caller homing.Caller, q leaf, reply f
 	h.do(func(n *homing.Node, now homing.Instant) {
 		if callee, ok = n.Admit(now, caller); ok && q.user != "" {
 			user := homing.User(n.Ring().Hash(q.user))
-			a.Openings = n.Openings(user)
-			a.MovingMs = uint32(n.Moving(now, user).Milliseconds())
+			a.Openings = n.Openings(user) // before one looks: what opens in between shows in either
 		}
 	})
 	if !ok {
@@ -131,6 +130,11 @@ func (h *home) answer(ctx context.Context, caller homing.Caller, q leaf, reply f
 			if a.Undecided = wrong.Undecided; wrong.Final != nil {
 				a.Error = h.errorToWire(err)
 			}
+		}
+		if len(a.Sessions) == 0 && q.user != "" { // after one has looked: what leaves in between shows here
+			h.do(func(n *homing.Node, now homing.Instant) {
+				a.MovingMs = uint32(n.Moving(now, homing.User(n.Ring().Hash(q.user))).Milliseconds())
+			})
 		}
 		reply(&peerv1.Reply{Callee: calleeToWire(callee), Body: &peerv1.Reply_Answer{Answer: a}})
 	}()
