@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsflate"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,7 @@ type Refusal struct {
 }
 
 // RefusedHeader tells the edge that it is the member and not the service that refuses an upgrade, and why: joining, draining,
-// unacknowledged or stopped. Another member may take the session.
+// unacknowledged, full or stopped. Another member may take the session.
 const RefusedHeader = "X-Selvedge-Refused"
 
 func unavailable(why, text string) *Refusal {
@@ -51,8 +52,8 @@ func (b *Backend) Handler() http.Handler { return http.HandlerFunc(b.accept) }
 // loop. From then on there is no goroutine.
 func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	s, refusal := b.newSession(r)
-	if refusal == nil && !b.door.enter() {
-		refusal = unavailable("stopped", "this member is not running")
+	if refusal == nil {
+		refusal = b.admit()
 	}
 	if refusal != nil {
 		b.refuse(w, refusal)
@@ -62,7 +63,11 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	// Registered before the 101: a push that comes once the client knows that it is connected must find it. And known before the
 	// 101 to whoever would swear otherwise that the user has no session here.
 	opening, granted := b.home.register(s)
-	if refusal = b.awaitGranted(r.Context(), opening, granted); refusal == nil {
+	refusal = b.awaitGranted(r.Context(), opening, granted)
+	if refusal == nil && !b.hasPlace(s) {
+		refusal = tooManyOfUser()
+	}
+	if refusal == nil {
 		refusal = b.askService(s, r)
 	}
 	if refusal != nil {
@@ -74,7 +79,12 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	// The spellings that checkHandshake knows and the upgrader does not: several values, on one line or more.
 	r.Header.Set("Upgrade", "websocket")
 	r.Header.Set("Connection", "Upgrade")
-	conn, rw, _, err := ws.HTTPUpgrader{Timeout: b.cfg.HandshakeTimeout, Protocol: b.chooseProtocol}.Upgrade(r, w)
+	upgrader := ws.HTTPUpgrader{Timeout: b.cfg.HandshakeTimeout, Protocol: b.chooseProtocol}
+	if b.cfg.Compress {
+		deflate := &wsflate.Extension{Parameters: wsflate.DefaultParameters}
+		upgrader.Negotiate = agreeWith(s, deflate, deflate.Negotiate)
+	}
+	conn, rw, _, err := upgrader.Upgrade(r, w)
 	if err != nil { // the upgrader has answered, if there still was somebody to answer to
 		if conn != nil {
 			_ = conn.Close()
@@ -162,7 +172,6 @@ func (b *Backend) newSession(r *http.Request) (*Session, *Refusal) {
 		since:   time.Now(),
 		backend: b,
 		strayed: b.isStrayed(r, user),
-		reader:  reader{limit: b.cfg.MessageBytes},
 		fd:      -1,
 	}
 	return s, nil

@@ -21,6 +21,8 @@ const (
 	Overloaded                         // its write queue was full
 	TooBig                             // it sent a message above Config.MessageBytes
 	ProtocolError                      // it broke RFC 6455
+	RateExceeded                       // it sent more than Limits.MessagesPerSecond
+	PingTimeout                        // it did not answer a ping within Config.PongTimeout
 	Panicked                           // a handler of the service panicked
 	Refused                            // it never opened: OnOpen said no
 )
@@ -40,6 +42,8 @@ var closeReasons = [...]struct {
 	Overloaded:      {"overloaded", 1013, "overloaded"},
 	TooBig:          {"too_big", ws.StatusMessageTooBig, "message too big"},
 	ProtocolError:   {"protocol", ws.StatusProtocolError, "protocol error"},
+	RateExceeded:    {"rate", ws.StatusPolicyViolation, "too many messages"},
+	PingTimeout:     {"ping_timeout", ws.StatusInternalServerError, "ping timeout"},
 	Panicked:        {"panic", ws.StatusInternalServerError, "internal error"},
 	Refused:         {"refused", 0, ""},
 }

@@ -31,6 +31,14 @@ const (
 	MoveKeep  OnMove = "keep"  // none: sessions stay until they end by themselves
 )
 
+// OnFull says what becomes of a session for which more waits than [Config.QueueBytes].
+type OnFull string
+
+const (
+	FullClose OnFull = "close" // it is closed with 1013 (the default): a client that connects again knows that it has missed something
+	FullDrop  OnFull = "drop"  // its oldest messages are dropped: for positions, prices, scores, which the next one replaces
+)
+
 // Config is a member's configuration. The zero value of each field is its default; New copies and checks it.
 type Config struct {
 	// ID names the member on the ring. It should survive restarts, since another id owns other users. Default: the host name.
@@ -70,13 +78,25 @@ type Config struct {
 	// Subprotocols are the WebSocket subprotocols the service speaks; the first that a client offers is chosen.
 	Subprotocols []string
 
-	// MessageBytes bounds one message from a client, all fragments together; above: 1009. Default 1 MiB.
+	// MessageBytes bounds one message from a client, all fragments together, compressed and not; above: 1009. Default 1 MiB.
 	MessageBytes int
-	// QueueBytes bounds what waits for a slow client; above: 1013. A message that waits behind none is taken whatever its size.
-	// Default 256 KiB.
+	// QueueBytes bounds what waits for a slow client; above, OnFull says what happens. A message that waits behind none is taken whatever
+	// its size, and so is, where the oldest are dropped, the newest behind one that was begun. Default 256 KiB.
 	QueueBytes int
+	// OnFull is FullClose or FullDrop. A push whose message a session drops fails with ErrOverloaded: it is neither delivered nor offline.
+	OnFull OnFull
+	// Compress agrees to permessage-deflate (RFC 7692) with clients that offer it, without context takeover: an idle session holds no more
+	// memory for it. It costs processor time: worth it for texts of some hundred bytes and more. Default: no.
+	Compress bool
+	// Limits bound what clients may take of this process.
+	Limits Limits
 	// HandshakeTimeout bounds writing the 101. Default 5 s.
 	HandshakeTimeout time.Duration
+	// PingEvery is how often each client is pinged, give or take 20 %. Default 30 s; below 0: never.
+	PingEvery time.Duration
+	// PongTimeout is how long a client may be silent behind a ping; then its session ends with 1011. Any byte of it counts. Default
+	// 10 s, or half of PingEvery where that is less.
+	PongTimeout time.Duration
 
 	// OnMove and Move say what becomes of sessions when the ring changes.
 	OnMove OnMove
@@ -119,7 +139,13 @@ func (c Config) withDefaults() Config {
 	def(&c.Device, "query:device")
 	def(&c.MessageBytes, 1<<20)
 	def(&c.QueueBytes, 256<<10)
+	def(&c.OnFull, FullClose)
+	def(&c.Limits.Sessions, sessionsPossible())
 	def(&c.HandshakeTimeout, 5*time.Second)
+	def(&c.PingEvery, 30*time.Second)
+	if c.PingEvery > 0 {
+		def(&c.PongTimeout, min(10*time.Second, c.PingEvery/2))
+	}
 	def(&c.OnMove, MoveRange)
 	def(&c.Move.Settle, 2*time.Second)
 	def(&c.Move.Spread, 10*time.Second)
@@ -155,6 +181,9 @@ func (c Config) check() error {
 	if c.OnMove != MoveRange && c.OnMove != MoveAll && c.OnMove != MoveKeep {
 		bad("OnMove: %q; want range, all or keep", c.OnMove)
 	}
+	if c.OnFull != FullClose && c.OnFull != FullDrop {
+		bad("OnFull: %q; want close or drop", c.OnFull)
+	}
 	if c.Move.MaxPerSecond < 0 || c.Move.MaxPerSecond > 1 {
 		bad("Move.MaxPerSecond: %v; want a share, 0 to 1", c.Move.MaxPerSecond)
 	}
@@ -163,6 +192,12 @@ func (c Config) check() error {
 	}
 	if min(c.HandshakeTimeout, c.DrainTimeout, c.Move.Settle, c.Move.Spread, c.Move.Grace) < 0 {
 		bad("HandshakeTimeout, DrainTimeout, Move.Settle, Move.Spread, Move.Grace: want durations above 0")
+	}
+	if l := c.Limits; l.Sessions < 0 || l.PerUser < 0 || !(l.MessagesPerSecond >= 0) || l.MessagesPerSecond > 1e6 {
+		bad("Limits: want numbers above 0, and at most 1,000,000 messages a second")
+	}
+	if c.PingEvery > 0 && (c.PongTimeout < 0 || c.PongTimeout > earliestPing(c.PingEvery)) {
+		bad("PongTimeout: %v; want a duration above 0 and at most 4/5 of PingEvery (%v)", c.PongTimeout, c.PingEvery)
 	}
 	if _, err := identity.ParseKey(c.Device); err != nil {
 		bad("Device: %w", err)

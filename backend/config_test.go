@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -16,12 +17,18 @@ func TestConfigDefaults(t *testing.T) {
 	c := Config{}.withDefaults()
 	if c.ID != host || c.Service != "default" || c.Listen != ":9000" || c.RPC != "127.0.0.1:9100" || c.Admin != "" || c.Weight != 1 ||
 		c.Device != "query:device" || c.MessageBytes != 1<<20 || c.QueueBytes != 256<<10 || c.HandshakeTimeout != 5*time.Second ||
-		c.OnMove != MoveRange || c.Move != (Pace{2 * time.Second, 10 * time.Second, 0.05, 2 * time.Second}) || c.DrainTimeout != time.Minute ||
+		c.OnFull != FullClose || c.PingEvery != 30*time.Second || c.PongTimeout != 10*time.Second || c.OnMove != MoveRange || c.Move != (Pace{2 * time.Second, 10 * time.Second, 0.05, 2 * time.Second}) || c.DrainTimeout != time.Minute ||
 		c.Metrics == nil || c.Logger == nil {
 		t.Errorf("defaults: %+v", c)
 	}
 	if err := c.check(); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
+	}
+	if c := (Config{PingEvery: 4 * time.Second}).withDefaults(); c.PongTimeout != 2*time.Second {
+		t.Errorf("pinged every 4 s, the answer is waited for %v", c.PongTimeout)
+	}
+	if n := c.Limits.Sessions; n < 100 || c.Limits != (Limits{Sessions: n}) {
+		t.Errorf("default limits: %+v", c.Limits)
 	}
 	set := Config{ID: "b7", Service: "chat", Weight: 9, QueueBytes: 1, Move: Pace{Spread: time.Hour}}.withDefaults()
 	if set.ID != "b7" || set.Service != "chat" || set.Weight != 9 || set.QueueBytes != 1 || set.Move.Spread != time.Hour {
@@ -48,6 +55,15 @@ func TestConfigCheck(t *testing.T) {
 		{"queue bytes", func(c *Config) { c.QueueBytes = -1 }, []string{"QueueBytes"}},
 		{"settle", func(c *Config) { c.Move.Settle = -1 }, []string{"Move.Settle", "above 0"}},
 		{"drain timeout", func(c *Config) { c.DrainTimeout = -1 }, []string{"DrainTimeout"}},
+		{"limit below 0", func(c *Config) { c.Limits.PerUser = -1 }, []string{"Limits"}},
+		{"rate that is no number", func(c *Config) { c.Limits.MessagesPerSecond = math.NaN() }, []string{"Limits"}},
+		{"rate above the clock's", func(c *Config) { c.Limits.MessagesPerSecond = 1e7 }, []string{"1,000,000"}},
+		{"on_full", func(c *Config) { c.OnFull = "wait" }, []string{`OnFull: "wait"`, "close or drop"}},
+		{"on_full drop", func(c *Config) { c.OnFull = FullDrop }, nil},
+		{"pong timeout", func(c *Config) { c.PongTimeout = 25 * time.Second }, []string{"PongTimeout: 25s", "4/5 of PingEvery (30s)"}},
+		{"longest pong timeout", func(c *Config) { c.PongTimeout = 24 * time.Second }, nil},
+		{"pong timeout below 0", func(c *Config) { c.PongTimeout = -1 }, []string{"PongTimeout"}},
+		{"no pings", func(c *Config) { c.PingEvery, c.PongTimeout = -1, 0 }, nil},
 		{"device", func(c *Config) { c.Device = "nonsense" }, []string{"Device"}},
 		{"RPC off loopback", func(c *Config) { c.RPC = "10.0.0.1:9100" }, []string{"RPCToken (rpc.token_file)", "PeerToken (rpc.peer_token_file)", "127.0.0.1"}},
 		{"RPC off loopback, half the tokens", func(c *Config) { c.RPC, c.RPCToken = "10.0.0.1:9100", "t" }, []string{"PeerToken"}},

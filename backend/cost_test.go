@@ -22,8 +22,13 @@ import (
 // What an idle session takes in user space: heap and stacks. The clients are bare descriptors, so that they take nothing here. A
 // generous bound; the figure is printed.
 func TestIdleSessionMemory(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testIdleMemory(t) })
+	t.Run("deflate", func(t *testing.T) { testIdleMemory(t, offerDeflate) })
+}
+
+func testIdleMemory(t *testing.T, lines ...string) {
 	const sessions, bound = 800, 4000
-	c := newCluster(t, 1, nil)
+	c := newCluster(t, 1, func(cfg *backend.Config) { cfg.Compress = true })
 	m := c.members[0]
 	addr := m.Addr().(*net.TCPAddr)
 	fds := make([]int, 0, sessions)
@@ -42,7 +47,7 @@ func TestIdleSessionMemory(t *testing.T) {
 		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := unix.Write(fd, []byte(handshake(user))); err != nil {
+		if _, err := unix.Write(fd, []byte(handshake(user, lines...))); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := unix.Read(fd, answer); err != nil || n < 12 || string(answer[:12]) != "HTTP/1.1 101" {

@@ -12,6 +12,7 @@ type delivery struct {
 	mu      sync.Mutex
 	asked   []string      // ids of the sessions it was given to
 	took    []string      // of those, the ones whose bytes are in the kernel
+	dropped int           // of those, the ones that stay open and will never get it: their queues were full
 	left    int           // sessions that have neither taken it nor closed
 	settled chan struct{} // closed while left is 0
 }
@@ -72,6 +73,21 @@ func (d *delivery) settle(session string, took bool) {
 	if d.left--; d.left == 0 {
 		close(d.settled)
 	}
+}
+
+// drop is called in place of settle for a session that gave the message up for newer ones.
+func (d *delivery) drop(session string) {
+	d.mu.Lock()
+	d.dropped++
+	d.mu.Unlock()
+	d.settle(session, false)
+}
+
+// lost is how many open sessions will never get the message.
+func (d *delivery) lost() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dropped
 }
 
 // wait returns the sessions that took the message, and how many are undecided when ctx ended first.

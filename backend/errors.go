@@ -17,7 +17,8 @@ var (
 	ErrUnsettled = errors.New("unsettled")
 	// ErrMessageReused is returned where the message id came before with another payload: choose ids that are unique.
 	ErrMessageReused = errors.New("came before with another payload")
-	// ErrOverloaded is returned where a member remembers as many recent messages as it can: push again a little later.
+	// ErrOverloaded is returned where a member remembers as many recent messages as it can, or where a slow session's full queue has
+	// dropped the message for newer ones: push again a little later, or not at all.
 	ErrOverloaded = errors.New("too many pushes")
 	// ErrOvertaken is returned where a later push of the same sender to the same user came first: this one is out of date.
 	ErrOvertaken = errors.New("overtaken by a later push of the same sender")

@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"unicode/utf8"
+
 	"go.uber.org/zap"
 )
 
@@ -38,20 +40,46 @@ func (s *Session) work() {
 		if s.backend.cfg.OnMessage == nil {
 			continue
 		}
-		if !s.guard("OnMessage", func() { s.backend.cfg.OnMessage(s, m) }) {
+		if m.deflated {
+			if err := s.inflate(&m.Message); err != nil {
+				s.breakOff(err)
+				continue
+			}
+		}
+		if !s.guard("OnMessage", func() { s.backend.cfg.OnMessage(s, m.Message) }) {
 			s.beginClose(Panicked, 0, "")
 		}
 	}
 }
 
+// inflate is done here and not on the loop, where a message that grows to a megabyte would hold up thousands of sessions for some
+// milliseconds.
+func (s *Session) inflate(m *Message) error {
+	plain, err := inflate(m.Data, s.backend.cfg.MessageBytes)
+	if err == nil && !m.Binary && !utf8.Valid(plain) {
+		err = errNotUTF8
+	}
+	m.Data = plain
+	return err
+}
+
+// breakOff closes a session whose client broke the rules in a message that the reader could not look into. What was read behind that is
+// not handled.
+func (s *Session) breakOff(err error) {
+	s.mu.Lock()
+	s.broken = true
+	s.mu.Unlock()
+	s.refuseFrames(err)
+}
+
 // nextMessage takes the oldest message out of the inbox and lets the loop read on where there is room again. Without a message
 // the goroutine's work is over, and where the session is gone, so is the session's.
-func (s *Session) nextMessage() (m Message, more bool) {
+func (s *Session) nextMessage() (m received, more bool) {
 	s.mu.Lock()
-	if s.state >= closing && (s.reason == ClosedByService || s.reason == Panicked) {
-		s.inbox, s.inboxBytes = nil, 0 // the service has done with this session: what was read ahead is none of its business
+	if s.broken || s.state >= closing && (s.reason == ClosedByService || s.reason == Panicked) {
+		s.inbox = nil // the service has done with this session, or should: what was read ahead is none of its business
 	}
-	if len(s.inbox) == 0 {
+	if s.inbox.isEmpty() {
 		s.inbox = nil
 		s.handling = false
 		last, reason := s.gone, s.reason
@@ -60,13 +88,10 @@ func (s *Session) nextMessage() (m Message, more bool) {
 		if last {
 			s.backend.closed(s, reason)
 		}
-		return Message{}, false
+		return received{}, false
 	}
-	m = s.inbox[0]
-	s.inbox[0] = Message{}
-	s.inbox = s.inbox[1:]
-	s.inboxBytes -= len(m.Data)
-	resume := s.paused && len(s.inbox) < inboxMessages/2 && s.inboxBytes < s.backend.cfg.MessageBytes
+	m = s.inbox.pop()
+	resume := s.paused && s.inbox.hasRoom(s.backend.cfg.MessageBytes)
 	if resume {
 		s.paused = false
 	}

@@ -135,6 +135,9 @@ func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]
 	if undecided > 0 {
 		return took, fmt.Errorf("%d sessions have not taken it yet: %w", undecided, ErrUnsettled)
 	}
+	if n := d.lost(); n > 0 { // neither delivered nor offline
+		return took, fmt.Errorf("%d slow sessions have dropped it for newer messages: %w", n, ErrOverloaded)
+	}
 	return took, nil
 }
 

@@ -20,6 +20,7 @@ type metrics struct {
 	stalls      prometheus.Counter
 	outdated    prometheus.Counter
 	queueBytes  prometheus.Gauge
+	dropped     prometheus.Counter
 }
 
 // outcomes are the labels of selvedge_backend_pushes_total: what a push ended as.
@@ -50,6 +51,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 		stalls:     prometheus.NewCounter(prometheus.CounterOpts(name("stalls_total", "Times that this process stood still for two seconds or more."))),
 		outdated:   prometheus.NewCounter(prometheus.CounterOpts(name("outdated_requests_total", "Questions of other members that came after their deadline."))),
 		queueBytes: prometheus.NewGauge(prometheus.GaugeOpts(name("write_queue_bytes", "Bytes that wait for slow clients."))),
+		dropped:    prometheus.NewCounter(prometheus.CounterOpts(name("dropped_messages_total", "Messages given up since a slow client's queue was full."))),
 	}
 	for reason := range closeReasons {
 		m.closes.WithLabelValues(CloseReason(reason).String())
@@ -62,7 +64,8 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, sessions, b.view.Metrics())
+	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
+		sessions, b.view.Metrics())
 }
 
 func register(registry *prometheus.Registry, collectors ...prometheus.Collector) error {

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -60,5 +61,45 @@ func TestMoveRecord(t *testing.T) {
 	// After a long rest it begins anew.
 	if r = r.next(now.Add(time.Second), now.Add(time.Hour)); r.times != 1 {
 		t.Errorf("after an hour: %+v", r)
+	}
+}
+
+// Clients that connect together are pinged apart, and none sooner or later than it says.
+func TestPingJitter(t *testing.T) {
+	var all []time.Duration
+	for range 1000 {
+		all = append(all, pingAfter(30*time.Second))
+	}
+	first, last := slices.Min(all), slices.Max(all)
+	if first < 24*time.Second || last > 36*time.Second || last-first < 10*time.Second {
+		t.Errorf("%v to %v; want them over 24 to 36 s", first, last)
+	}
+}
+
+func TestBucket(t *testing.T) {
+	for _, test := range []struct {
+		rate  float64
+		burst int // at once
+		next  time.Duration
+	}{{1, 10, time.Second}, {0.01, 1, 100 * time.Second}, {100, 1000, 10 * time.Millisecond}, {0.5, 5, 2 * time.Second}} {
+		var b bucket
+		at := 7 * time.Second
+		taken := 0
+		for taken < 10000 && b.take(at, test.rate) {
+			taken++
+		}
+		if taken != test.burst {
+			t.Errorf("%v a second: %d at once, want %d", test.rate, taken, test.burst)
+		}
+		if b.take(at+test.next*9/10, test.rate) || !b.take(at+test.next, test.rate) || b.take(at+test.next, test.rate) {
+			t.Errorf("%v a second: not one more after %v", test.rate, test.next)
+		}
+		again := 0 // refusals cost nothing: after a rest all is as before
+		for again < 10000 && b.take(at+time.Hour, test.rate) {
+			again++
+		}
+		if again != test.burst {
+			t.Errorf("%v a second: %d after a rest, want %d", test.rate, again, test.burst)
+		}
 	}
 }

@@ -65,12 +65,27 @@ func TestProtocol(t *testing.T) {
 			[]string{"pong p", "text ab"}, lost},
 		{"pong nobody asked for", join(raw(true, 0, ws.OpPong, "x"), text("hi")), []string{"text hi"}, lost},
 		{"UTF-8 split between fragments", join(raw(false, 0, ws.OpText, "\xce"), raw(true, 0, 0, "\xba")), []string{"text κ"}, lost},
+		{"UTF-8 split at every byte", join(raw(false, 0, ws.OpText, "\xf4"), raw(false, 0, 0, "\x8f"), raw(true, 0, ws.OpPing, ""), raw(false, 0, 0, "\xbf"), raw(true, 0, 0, "\xbf")),
+			[]string{"pong ", "text \U0010ffff"}, lost},
+		{"many control frames between fragments", join(raw(true, 0, ws.OpPing, "1"), raw(false, 0, ws.OpBinary, ""), raw(true, 0, ws.OpPong, "2"), raw(true, 0, ws.OpPing, "3"),
+			raw(false, 0, 0, "\xff"), raw(true, 0, ws.OpPing, ""), raw(true, 0, 0, "")), []string{"pong 1", "pong 3", "pong ", "binary \xff"}, lost},
+		{"fragments of nothing", join(raw(false, 0, ws.OpText, ""), raw(false, 0, 0, ""), raw(true, 0, 0, "")), []string{"text "}, lost},
+		{"a mask of zeros", maskedWith([4]byte{}, "zeros"), []string{"text zeros"}, lost},
+		{"each frame its own mask", join(maskedWith([4]byte{1, 2, 3, 4}, "one"), maskedWith([4]byte{0xff, 0, 0xff, 0}, "two, longer than a word")),
+			[]string{"text one", "text two, longer than a word"}, lost},
 		{"limit by fragments", join(raw(false, 0, ws.OpText, atLimit[:900]), raw(true, 0, 0, atLimit[900:])), []string{"text " + atLimit}, lost},
 
 		{"unmasked", unmasked, []string{"close 1002", "end"}, protocol},
 		{"reserved bit 1", raw(true, 4, ws.OpText, "x"), []string{"close 1002", "end"}, protocol},
 		{"reserved bit 2", raw(true, 2, ws.OpText, "x"), []string{"close 1002", "end"}, protocol},
 		{"reserved bit 3", raw(true, 1, ws.OpPing, "x"), []string{"close 1002", "end"}, protocol},
+		{"reserved bit of another fragment", join(raw(false, 0, ws.OpText, "x"), raw(true, 4, 0, "y")), []string{"close 1002", "end"}, protocol},
+		{"unmasked ping", ws.MustCompileFrame(ws.NewPingFrame(nil)), []string{"close 1002", "end"}, protocol},
+		{"unmasked fragment", join(raw(false, 0, ws.OpText, "x"), ws.MustCompileFrame(ws.NewFrame(0, true, nil))), []string{"close 1002", "end"}, protocol},
+		{"close in fragments", raw(false, 0, ws.OpClose, "\x03\xe8"), []string{"close 1002", "end"}, protocol},
+		{"close of 126 bytes", raw(true, 0, ws.OpClose, "\x03\xe8"+atLimit[:124]), []string{"close 1002", "end"}, protocol},
+		{"16-bit length that is short", []byte{0x81, 0xfe, 0, 5, 0, 0, 0, 0, 'h', 'e', 'l', 'l', 'o'}, []string{"close 1002", "end"}, protocol},
+		{"64-bit length that is short", []byte{0x81, 0xff, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0}, []string{"close 1002", "end"}, protocol},
 		{"reserved opcode 3", raw(true, 0, 3, "x"), []string{"close 1002", "end"}, protocol},
 		{"reserved opcode 11", raw(true, 0, 11, "x"), []string{"close 1002", "end"}, protocol},
 		{"control frame of 126 bytes", raw(true, 0, ws.OpPing, atLimit[:126]), []string{"close 1002", "end"}, protocol},
@@ -82,6 +97,10 @@ func TestProtocol(t *testing.T) {
 		{"text that is not UTF-8", text("\xff"), []string{"close 1007", "end"}, protocol},
 		{"text cut within a character", text("\xce"), []string{"close 1007", "end"}, protocol},
 		{"fragments that are not UTF-8", join(raw(false, 0, ws.OpText, "\xce"), raw(true, 0, 0, "a")), []string{"close 1007", "end"}, protocol},
+		{"surrogate", text("a\xed\xa0\x80"), []string{"close 1007", "end"}, protocol},
+		{"overlong", text("\xc0\xaf"), []string{"close 1007", "end"}, protocol},
+		{"above U+10FFFF", text("\xf4\x90\x80\x80"), []string{"close 1007", "end"}, protocol},
+		{"surrogate in fragments", join(raw(false, 0, ws.OpText, "a\xed"), raw(true, 0, 0, "\xa0\x80")), []string{"close 1007", "end"}, protocol},
 		{"too big, by its header alone", header(ws.OpText, testMessageBytes+1), []string{"close 1009", "end"}, tooBig},
 		{"far too big", header(ws.OpBinary, 1<<62), []string{"close 1009", "end"}, tooBig},
 		{"too big by fragments", join(raw(false, 0, ws.OpText, above[:600]), raw(false, 0, 0, above[600:])), []string{"close 1009", "end"}, tooBig},
@@ -90,6 +109,7 @@ func TestProtocol(t *testing.T) {
 		{"close without a code", raw(true, 0, ws.OpClose, ""), []string{"close 1000", "end"}, client},
 		{"close of one byte", raw(true, 0, ws.OpClose, "x"), []string{"close 1002", "end"}, protocol},
 		{"close with a bad reason", closing(1000, "\xff"), []string{"close 1007", "end"}, protocol},
+		{"the longest close", closing(1000, atLimit[:123]), []string{"close 1000", "end"}, client},
 		{"close between fragments", join(raw(false, 0, ws.OpText, "x"), closing(1001, "")), []string{"close 1001", "end"}, client},
 		{"bytes behind close", join(closing(1000, ""), text("ignored"), unmasked), []string{"close 1000", "end"}, client},
 		{"message before close", join(text("last"), closing(4000, "")), []string{"...", "close 4000", "end"}, client},
@@ -109,6 +129,15 @@ func TestProtocol(t *testing.T) {
 			want   []string
 			reason backend.CloseReason
 		}{fmt.Sprint("close ", code), closing(code, ""), []string{"close 1002", "end"}, protocol})
+	}
+
+	for _, op := range []ws.OpCode{4, 5, 6, 7, 12, 13, 14, 15} {
+		tests = append(tests, struct {
+			name   string
+			sends  []byte
+			want   []string
+			reason backend.CloseReason
+		}{fmt.Sprint("reserved opcode ", op), raw(true, 0, op, ""), []string{"close 1002", "end"}, protocol})
 	}
 
 	m, ended := echoing(t)

@@ -17,10 +17,11 @@ const fuzzLimit = 300
 
 // naive reads the whole input frame by frame, as the RFC tells it, and returns what a reader must report: messages and control
 // frames, then "" or the close code of the violation.
-func naive(input []byte) (events []string) {
+func naive(input []byte, deflate bool) (events []string) {
 	in := bytes.NewReader(input)
 	var message []byte
 	var op ws.OpCode
+	var mark string
 	for {
 		rest := in.Len()
 		h, err := ws.ReadHeader(in)
@@ -30,7 +31,14 @@ func naive(input []byte) (events []string) {
 		if err != nil {
 			return events
 		}
+		if at := len(input) - rest + 1; input[at]&127 == 126 && h.Length < 126 || input[at]&127 == 127 && h.Length < 65536 {
+			return append(events, "1002")
+		}
 		control := h.OpCode&8 != 0
+		deflated := deflate && h.Rsv == 4 && (h.OpCode == 1 || h.OpCode == 2)
+		if deflated {
+			h.Rsv = 0
+		}
 		switch {
 		case h.Rsv != 0, !h.Masked, h.OpCode > 2 && h.OpCode < 8, h.OpCode > 10,
 			control && (!h.Fin || h.Length > 125),
@@ -50,29 +58,36 @@ func naive(input []byte) (events []string) {
 			continue
 		}
 		if h.OpCode != 0 {
-			op, message = h.OpCode, []byte{}
+			op, message, mark = h.OpCode, []byte{}, ""
+			if deflated {
+				mark = "z"
+			}
 		}
 		message = append(message, f.Payload...)
 		if !h.Fin {
 			continue
 		}
-		if op == ws.OpText && !utf8.Valid(message) {
+		if op == ws.OpText && mark == "" && !utf8.Valid(message) {
 			return append(events, "1007")
 		}
-		events = append(events, fmt.Sprintf("%d %q", op, message))
+		events = append(events, fmt.Sprintf("%d%s %q", op, mark, message))
 		message = nil
 	}
 }
 
 // chunked feeds input in chunks whose sizes seed decides.
-func chunked(input []byte, cut func(left int) int) (events []string, r *reader) {
-	r = &reader{limit: fuzzLimit}
+func chunked(input []byte, deflate bool, cut func(left int) int) (events []string, r *reader) {
+	r = &reader{}
 	for len(input) > 0 {
 		n := cut(len(input))
 		chunk := slices.Clone(input[:n])
 		input = input[n:]
-		err := r.feed(chunk, func(op ws.OpCode, payload []byte) error {
-			events = append(events, fmt.Sprintf("%d %q", op, payload))
+		err := r.feed(chunk, terms{fuzzLimit, deflate}, func(op ws.OpCode, payload []byte, deflated bool) error {
+			mark := ""
+			if deflated {
+				mark = "z"
+			}
+			events = append(events, fmt.Sprintf("%d%s %q", op, mark, payload))
 			return nil
 		})
 		clear(chunk) // it is the loop's scratch buffer: nothing may point into it
@@ -89,6 +104,11 @@ func FuzzReader(f *testing.F) {
 	frame := func(fin bool, op ws.OpCode, payload string) []byte {
 		return ws.MustCompileFrame(ws.MaskFrameWith(ws.NewFrame(op, fin, []byte(payload)), mask))
 	}
+	rsv := func(fin bool, rsv byte, op ws.OpCode, payload string) []byte {
+		h := ws.NewFrame(op, fin, []byte(payload))
+		h.Header.Rsv = rsv
+		return ws.MustCompileFrame(ws.MaskFrameWith(h, mask))
+	}
 	long := string(bytes.Repeat([]byte("k"), 280))
 	for i, seed := range [][][]byte{
 		{frame(true, ws.OpText, "hello"), frame(true, ws.OpBinary, "\x00\x01"), frame(true, ws.OpClose, "\x03\xe8bye")},
@@ -99,25 +119,28 @@ func FuzzReader(f *testing.F) {
 		{frame(true, ws.OpText, "ok"), ws.MustCompileFrame(ws.NewTextFrame([]byte("unmasked")))},
 		{frame(true, ws.OpPing, long[:126])}, {frame(true, 0, "of nothing")}, {frame(true, 5, "")}, {frame(false, ws.OpPing, "")},
 		{frame(false, ws.OpBinary, "a"), frame(true, ws.OpBinary, "b")},
-		{{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xfe, 0, 1, 9, 9, 9, 9, 9}},
+		{rsv(true, 4, ws.OpText, "\xff"), rsv(false, 4, ws.OpBinary, "a"), frame(true, ws.OpPing, ""), frame(true, 0, "\xff"), frame(true, ws.OpText, "\xff")},
+		{rsv(true, 4, ws.OpPing, "")}, {frame(false, ws.OpText, "a"), rsv(true, 4, 0, "b")}, {rsv(true, 6, ws.OpText, "a")}, {rsv(true, 1, ws.OpText, "a")},
+		{{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}}, {{0x82, 0xfe, 0, 1, 9, 9, 9, 9, 9}}, {{0x82, 0xfe, 0, 126, 9, 9, 9, 9, 9}},
 	} {
-		f.Add(bytes.Join(seed, nil), uint64(i))
+		f.Add(bytes.Join(seed, nil), uint64(i), i%2 == 0)
+		f.Add(bytes.Join(seed, nil), uint64(i), i%2 == 1)
 	}
-	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		want := naive(input)
+	f.Fuzz(func(t *testing.T, input []byte, seed uint64, deflate bool) {
+		want := naive(input, deflate)
 		random := rand.New(rand.NewPCG(seed, 0))
 		for name, cut := range map[string]func(left int) int{
 			"whole":  func(left int) int { return left },
 			"bytes":  func(int) int { return 1 },
 			"random": func(left int) int { return 1 + random.IntN(left) },
 		} {
-			got, r := chunked(input, cut)
+			got, r := chunked(input, deflate, cut)
 			if !slices.Equal(got, want) {
 				t.Fatalf("%s: got %q, want %q", name, got, want)
 			}
 			failed := len(want) > 0 && len(want[len(want)-1]) == 4 // a code: the session ends, and the buffers with it
-			if !failed && len(r.rest) > fuzzLimit+ws.MaxHeaderSize || len(r.whole) > fuzzLimit {
-				t.Fatalf("%s: holds %d and %d bytes, limit %d", name, len(r.rest), len(r.whole), fuzzLimit)
+			if u := r.begun; u != nil && !failed && (len(u.rest) > fuzzLimit+ws.MaxHeaderSize || len(u.whole) > fuzzLimit) {
+				t.Fatalf("%s: holds %d and %d bytes, limit %d", name, len(u.rest), len(u.whole), fuzzLimit)
 			}
 		}
 	})
@@ -130,10 +153,10 @@ func TestReaderCutAnywhere(t *testing.T) {
 		frame := ws.NewTextFrame([]byte(payload))
 		input = append(input, ws.MustCompileFrame(ws.MaskFrameInPlace(frame))...)
 	}
-	want := naive(input)
+	want := naive(input, false)
 	for at := 1; at < len(input); at++ {
 		first := true
-		got, r := chunked(input, func(left int) int {
+		got, r := chunked(input, false, func(left int) int {
 			if first {
 				first = false
 				return at
@@ -143,7 +166,7 @@ func TestReaderCutAnywhere(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("cut at %d: %q, want %q", at, got, want)
 		}
-		if r.rest != nil || r.whole != nil {
+		if r.begun != nil {
 			t.Fatalf("cut at %d: keeps a buffer between messages", at)
 		}
 	}
@@ -156,8 +179,8 @@ func TestReaderCutAnywhere(t *testing.T) {
 func TestReaderStopsWhereToldTo(t *testing.T) {
 	two := append(ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte("1")))), ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte("2"))))...)
 	calls := 0
-	r := &reader{limit: fuzzLimit}
-	err := r.feed(two, func(ws.OpCode, []byte) error { calls++; return io.EOF })
+	r := &reader{}
+	err := r.feed(two, terms{limit: fuzzLimit}, func(ws.OpCode, []byte, bool) error { calls++; return io.EOF })
 	if calls != 1 || !errors.Is(err, io.EOF) {
 		t.Fatalf("%d calls, %v", calls, err)
 	}

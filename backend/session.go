@@ -29,26 +29,30 @@ type Session struct {
 	strayed bool // it is here because its edge could not reach the user's home
 
 	// the loop's, once attached
-	reader reader
-	reg    reactor.Registration
-	loop   *reactor.Loop
-	ended  bool // the connection is given up; events that still come are dropped
+	ended   bool   // the connection is given up; events that still come are dropped
+	awaited bool   // nothing has been heard of the client since it was pinged
+	rate    bucket // of the client's messages
+	reader  reader
+	reg     reactor.Registration
+	loop    *reactor.Loop
+	beat    *reactor.Timer // of the next ping, or of the end of the wait for an answer; nil without pings
 
-	mu sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows
+	state    sessionState
+	reason   CloseReason // set when state leaves open
+	handling bool        // a goroutine works the inbox off
+	paused   bool        // the loop waits for the inbox to shrink
+	broken   bool        // the client broke the rules in a message of the inbox
+	deflate  bool        // permessage-deflate was agreed on; does not change once the 101 is out
+	gone     bool        // OnClose is due after the inbox
 	// the way out
-	state  sessionState
-	reason CloseReason // set when state leaves open
-	fd     int         // -1 before the session is attached and after it ended
-	queue  []outgoing  // bounded by Config.QueueBytes, or one message where that alone is larger
-	offset int         // bytes of queue[0] that are written
-	queued int         // bytes of all of queue that are not
+	fd     int        // -1 before the session is attached and after it ended
+	queue  []outgoing // bounded by Config.QueueBytes, or one message where that alone is larger
+	offset int        // bytes of queue[0] that are written
+	queued int        // bytes of all of queue that are not
 	// the way to the handlers
-	inbox      []Message // bounded by Config.MessageBytes and inboxMessages: beyond, the socket is not read. One read may overshoot
-	inboxBytes int
-	handling   bool // a goroutine works the inbox off
-	paused     bool // the loop waits for the inbox to shrink
-	gone       bool // OnClose is due after the inbox
-	done       chan struct{}
+	inbox *inbox // nil while it is empty
+	done  chan struct{}
 }
 
 type sessionState uint8
@@ -61,9 +65,8 @@ const (
 )
 
 const (
-	inboxMessages = 64              // messages read ahead of a slow handler
-	readBudget    = 256 << 10       // bytes read from one session before the loop turns to the next
-	closeTimeout  = 5 * time.Second // for the close frame to leave and the client to close its side
+	readBudget   = 256 << 10       // bytes read from one session before the loop turns to the next
+	closeTimeout = 5 * time.Second // for the close frame to leave and the client to close its side
 )
 
 // ID returns the session's id, unique over all members and in time.
@@ -113,6 +116,13 @@ func (s *Session) Close(code int, reason string) {
 	s.beginClose(ClosedByService, ws.StatusCode(code), reason)
 }
 
+// startDeflating is called before the 101: what was queued until then goes out plain, which is always allowed.
+func (s *Session) startDeflating() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deflate = true
+}
+
 // attach gives an accepted session its descriptor; it runs on the session's loop. early holds bytes that the client sent
 // right behind its request.
 func (s *Session) attach(fd int, loop *reactor.Loop, early []byte) {
@@ -136,6 +146,7 @@ func (s *Session) attach(fd int, loop *reactor.Loop, early []byte) {
 		return
 	}
 	s.flush()
+	s.startPings()
 	if len(early) > 0 && !s.ended {
 		s.take(early)
 	}
@@ -193,6 +204,9 @@ func (s *Session) end(reason CloseReason) {
 	}
 	s.ended = true
 	s.reg.Unregister()
+	if s.beat != nil {
+		s.beat.Stop()
+	}
 	s.mu.Lock()
 	if s.state < closing || reason == Refused {
 		s.reason = reason

@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -27,6 +28,7 @@ func (s *Session) read() {
 			return
 		}
 		budget -= n
+		s.awaited = false
 		s.take(buf[:n])
 		if s.ended {
 			return
@@ -41,12 +43,19 @@ func (s *Session) take(chunk []byte) {
 	if s.isClosing() {
 		return
 	}
-	err := s.reader.feed(chunk, s.frame)
+	s.refuseFrames(s.reader.feed(chunk, terms{s.backend.cfg.MessageBytes, s.deflate}, s.frame))
+}
+
+// refuseFrames closes the session where err is a violation.
+func (s *Session) refuseFrames(err error) {
 	var broken *violation
 	if errors.As(err, &broken) {
 		reason := ProtocolError
-		if broken.code == ws.StatusMessageTooBig {
+		switch broken.code {
+		case ws.StatusMessageTooBig:
 			reason = TooBig
+		case ws.StatusPolicyViolation:
+			reason = RateExceeded
 		}
 		s.beginClose(reason, broken.code, broken.text)
 	}
@@ -56,7 +65,10 @@ func (s *Session) take(chunk []byte) {
 var errClosing = errors.New("closing")
 
 // frame handles one frame or whole message from the client.
-func (s *Session) frame(op ws.OpCode, payload []byte) error {
+func (s *Session) frame(op ws.OpCode, payload []byte, deflated bool) error {
+	if rate := s.backend.cfg.Limits.MessagesPerSecond; rate > 0 && op != ws.OpClose && !s.rate.take(time.Since(s.since), rate) {
+		return &violation{ws.StatusPolicyViolation, "too many messages"}
+	}
 	switch op {
 	case ws.OpPing:
 		s.write(outgoing{frame: ws.MustCompileFrame(ws.NewPongFrame(payload))})
@@ -64,7 +76,7 @@ func (s *Session) frame(op ws.OpCode, payload []byte) error {
 	case ws.OpClose:
 		return s.peerClose(payload)
 	default:
-		s.deliver(Message{Data: append([]byte(nil), payload...), Binary: op == ws.OpBinary})
+		s.deliver(received{Message{Data: append([]byte(nil), payload...), Binary: op == ws.OpBinary}, deflated})
 	}
 	return nil
 }
@@ -99,15 +111,17 @@ func (s *Session) isClosing() bool {
 func (s *Session) pauseReading() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.paused = s.state < closing && (len(s.inbox) >= inboxMessages || s.inboxBytes >= s.backend.cfg.MessageBytes)
+	s.paused = s.state < closing && s.inbox.isFull(s.backend.cfg.MessageBytes)
 	return s.paused
 }
 
 // deliver hands a message to the service's handler, behind those before it.
-func (s *Session) deliver(m Message) {
+func (s *Session) deliver(m received) {
 	s.mu.Lock()
-	s.inbox = append(s.inbox, m)
-	s.inboxBytes += len(m.Data)
+	if s.inbox == nil {
+		s.inbox = new(inbox)
+	}
+	s.inbox.push(m)
 	s.mu.Unlock()
 	s.handle()
 }

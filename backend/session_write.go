@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/selvedge/selvedge/internal/reactor"
@@ -21,6 +23,9 @@ func (o outgoing) settle(s *Session, took bool) {
 // write puts out on the wire, or behind what waits. It reports false, and settles the delivery, where the session takes
 // nothing any more.
 func (s *Session) write(out outgoing) bool {
+	if s.backend.cfg.Compress && s.mayDeflate() {
+		out.frame = sharedDeflate(out.frame)
+	}
 	s.mu.Lock()
 	if s.state >= closing {
 		s.mu.Unlock()
@@ -29,11 +34,15 @@ func (s *Session) write(out outgoing) bool {
 	}
 	// A message that waits behind none is taken whatever its size: the bound is for messages that pile up, and one that was begun
 	// cannot be given up without cutting it.
+	var dropped []outgoing
 	if len(s.queue) > 0 && s.queued+len(out.frame) > s.backend.cfg.QueueBytes {
-		s.mu.Unlock()
-		out.settle(s, false)
-		s.beginClose(Overloaded, 0, "")
-		return false
+		if s.backend.cfg.OnFull == FullClose {
+			s.mu.Unlock()
+			out.settle(s, false)
+			s.beginClose(Overloaded, 0, "")
+			return false
+		}
+		dropped = s.dropOldest(len(out.frame))
 	}
 	written := 0
 	if s.fd >= 0 && len(s.queue) == 0 {
@@ -41,6 +50,7 @@ func (s *Session) write(out outgoing) bool {
 		if n == len(out.frame) {
 			s.mu.Unlock()
 			out.settle(s, true)
+			settleDropped(s, dropped)
 			return true
 		}
 		// What is wrong with the connection the loop learns from the reactor; here it only is not writable.
@@ -57,10 +67,47 @@ func (s *Session) write(out outgoing) bool {
 	attached := s.fd >= 0
 	first := len(s.queue) == 1
 	s.mu.Unlock()
+	settleDropped(s, dropped)
 	if attached && first {
 		s.loop.Post(s.flush) // arms the reactor, and meets a socket that became writable in between
 	}
 	return true
+}
+
+func (s *Session) mayDeflate() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deflate
+}
+
+// dropOldest takes messages out of the queue, the oldest first, until size bytes more fit or none is left that may go: one that was
+// begun stays, and the newest is always taken. The caller holds mu, and settles what it gets once it does not.
+func (s *Session) dropOldest(size int) (dropped []outgoing) {
+	begun := 0
+	if s.offset > 0 {
+		begun = 1
+	}
+	n, freed := begun, 0
+	for n < len(s.queue) && s.queued-freed+size > s.backend.cfg.QueueBytes {
+		freed += len(s.queue[n].frame)
+		n++
+	}
+	dropped = slices.Clone(s.queue[begun:n])
+	copy(s.queue[n-begun:n], s.queue[:begun]) // moving the one that was begun is cheaper than moving those behind
+	clear(s.queue[:n-begun])
+	s.queue = s.queue[n-begun:]
+	s.queued -= freed
+	s.backend.metrics.queueBytes.Add(-float64(freed))
+	s.backend.metrics.dropped.Add(float64(len(dropped)))
+	return dropped
+}
+
+func settleDropped(s *Session, dropped []outgoing) {
+	for _, out := range dropped {
+		if out.delivery != nil {
+			out.delivery.drop(s.id)
+		}
+	}
 }
 
 // flush writes what is queued until the socket takes no more; it runs on the loop. When a closing session's last byte is out,
@@ -77,6 +124,7 @@ func (s *Session) flush() {
 		head := s.queue[0]
 		n, err := reactor.Write(s.fd, head.frame[s.offset:])
 		if n > 0 {
+			s.awaited = false // there was no room before: the client has taken something
 			s.offset += n
 			s.queued -= n
 		}

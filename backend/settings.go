@@ -19,6 +19,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	cfg := Config{
 		ID: b.ID, Service: b.Service, Listen: b.Listen, RPC: b.RPC.Addr, Admin: s.Admin.Addr, Advertise: b.Advertise, Weight: b.Weight,
 		Membership: membership, MessageBytes: b.MessageBytes, QueueBytes: b.QueueBytes, OnMove: OnMove(b.OnMove),
+		OnFull: OnFull(b.OnFull), Limits: Limits(b.Limits), Compress: b.Compress, PingEvery: b.PingEvery, PongTimeout: b.PongTimeout,
 		Move:            Pace{Spread: b.Move.Spread, MaxPerSecond: b.Move.MaxPerSecond, Grace: b.Move.Grace},
 		DistrustRefused: b.RPC.TrustRefused != nil && !*b.RPC.TrustRefused,
 		DrainTimeout:    s.DrainTimeout, StateDir: s.StateDir, Logger: log,

@@ -117,6 +117,79 @@ func TestFullQueueClosesOneSession(t *testing.T) {
 	wantReason(t, ended, backend.Overloaded)
 }
 
+// Where the oldest are dropped, the session stays; what was begun is finished, and the newest comes. Neither the push of a message that
+// was dropped nor its repeat counts the session, and both are told at once.
+func TestFullQueueDropsTheOldest(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *backend.Config) { cfg.QueueBytes, cfg.OnFull = 1000, backend.FullDrop })
+	m := c.members[0]
+	slow := m.open(t, "alice")
+	type result struct {
+		sessions int
+		err      error
+	}
+	results := make([]chan result, 4)
+	queued := func() float64 { return metric(t, m.registry, "selvedge_backend_write_queue_bytes") }
+	push := func(i int, message backend.Message, waiting func() bool) {
+		results[i] = make(chan result, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			n, err := m.Push(ctx, "alice", message, backend.WithMessageID(fmt.Sprint(i)))
+			results[i] <- result{n, err}
+		}()
+		testkit.Eventually(t, 5*time.Second, waiting, fmt.Sprint("push ", i, " to wait"))
+	}
+	numbered := func(i int) backend.Message { return backend.Text(fmt.Sprint(i) + strings.Repeat(".", 3000)) }
+	dropped := func() float64 { return metric(t, m.registry, "selvedge_backend_dropped_messages_total") }
+	push(0, clog, func() bool { return queued() > 3000 })
+	begun := queued()
+	push(1, numbered(1), func() bool { return queued() > begun }) // too much already, but the newest is taken
+	full := queued()
+	push(2, numbered(2), func() bool { return dropped() == 1 })
+	push(3, numbered(3), func() bool { return dropped() == 2 })
+	if queued() != full {
+		t.Errorf("%v bytes wait, want %v: the begun one and the newest", queued(), full)
+	}
+	for i := 1; i <= 2; i++ {
+		if r := <-results[i]; r.sessions != 0 || !errors.Is(r.err, backend.ErrOverloaded) {
+			t.Errorf("push %d was dropped: %+v", i, r)
+		}
+		n, err := m.Push(context.Background(), "alice", numbered(i), backend.WithMessageID(fmt.Sprint(i)))
+		if n != 0 || !errors.Is(err, backend.ErrOverloaded) {
+			t.Errorf("push %d was dropped, and its repeat says %d, %v", i, n, err)
+		}
+	}
+	if got := slow.next(); len(got) != len("binary ")+len(clog.Data) {
+		t.Errorf("what was begun is cut: %.100q", got)
+	}
+	slow.want("text " + string(numbered(3).Data))
+	for _, i := range []int{0, 3} {
+		if r := <-results[i]; r.sessions != 1 || r.err != nil {
+			t.Errorf("push %d: %+v, want one session", i, r)
+		}
+	}
+	if m.Sessions() != 1 || queued() != 0 || dropped() != 2 {
+		t.Errorf("%d sessions, %v bytes queued, %v dropped; want 1, 0, 2", m.Sessions(), queued(), dropped())
+	}
+}
+
+// Before the 101 nothing has been begun: only the newest that fit are left.
+func TestFullQueueDropsBeforeThe101(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *backend.Config) {
+		cfg.QueueBytes, cfg.OnFull = 1300, backend.FullDrop
+		cfg.OnOpen = func(s *backend.Session, _ *http.Request) error {
+			for i := range 5 {
+				if err := s.Send(backend.Text(fmt.Sprint(i) + strings.Repeat(".", 600))); err != nil {
+					t.Errorf("message %d: %v", i, err)
+				}
+			}
+			return nil
+		}
+	})
+	s := c.members[0].open(t, "alice")
+	s.want("text 3"+strings.Repeat(".", 600), "text 4"+strings.Repeat(".", 600))
+}
+
 // What OnOpen sends waits for the 101, and is bounded, too.
 func TestFullQueueBeforeThe101(t *testing.T) {
 	c := newCluster(t, 1, func(cfg *backend.Config) {

@@ -125,6 +125,11 @@ func raw(fin bool, rsv byte, op ws.OpCode, payload string) []byte {
 	return ws.MustCompileFrame(ws.MaskFrameInPlaceWith(f, [4]byte{0xa1, 0x02, 0x03, 0x7f}))
 }
 
+// maskedWith is a text with a mask of its own.
+func maskedWith(mask [4]byte, payload string) []byte {
+	return ws.MustCompileFrame(ws.MaskFrameWith(ws.NewTextFrame([]byte(payload)), mask))
+}
+
 func text(payload string) []byte { return raw(true, 0, ws.OpText, payload) }
 
 func closing(code uint16, reason string) []byte {

@@ -13,7 +13,7 @@
 //
 //   - All requests and sessions of a user reach the same member, as long as that member is there. Each service has a ring of its own,
 //     so that two services behind one edge never mix.
-//   - A member that cannot be reached, hangs up, or says that it is joining, draining or stopped is passed over: its users go to its
+//   - A member that cannot be reached, hangs up, or says that it is joining, draining, full or stopped is passed over: its users go to its
 //     successor on the ring at once, without waiting for the registry to notice. One that refuses connections or does not answer
 //     in time is tried last for a while, 1 s at first. The backend that gets the session is told (X-Selvedge-Passed-Over).
 //   - Sessions outlive every change of membership that does not take their backend away, unless [ServiceConfig.OnMove] says otherwise.

@@ -22,9 +22,10 @@ var mayImport = map[string][]string{
 		"backend/sender", "backend/pushv1"},
 	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
 		"internal/peerlink", "internal/peerv1", "internal/reactor", "internal/rpc"},
-	"backend/chat":   {"backend"},
-	"backend/sender": {"backend/pushv1", "internal/discovery", "internal/rpc"},
-	"backend/pushv1": {"internal/discovery"},
+	"backend/backendtest": {"backend", "internal/discovery"},
+	"backend/chat":        {"backend"},
+	"backend/sender":      {"backend/pushv1", "internal/discovery", "internal/rpc"},
+	"backend/pushv1":      {"internal/discovery"},
 
 	"hashring":                 {},
 	"internal/admin":           {},
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 }
 
 // testsOnly lists packages that no code but tests may import.
-var testsOnly = []string{"internal/testkit", "internal/systemtest", "internal/archtest"}
+var testsOnly = []string{"backend/backendtest", "internal/testkit", "internal/systemtest", "internal/archtest"}
 
 // goPackage is what `go list` tells of a package.
 type goPackage struct {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -56,6 +57,12 @@ func (s *session) feed(data []byte) {
 			return
 		case opcode == ws.OpBinary:
 			s.holder.tally.take(payload, s.user, monotonic())
+		case opcode == ws.OpPing:
+			pong := ws.MustCompileFrame(ws.MaskFrameInPlace(ws.NewPongFrame(bytes.Clone(payload))))
+			if n, err := reactor.Write(s.fd, pong); n < len(pong) {
+				s.end(fmt.Sprintf("%d of %d bytes of a pong written: %v", n, len(pong), err))
+				return
+			}
 		case opcode == ws.OpClose:
 			s.end(fmt.Sprintf("closed with %q", payload))
 			return

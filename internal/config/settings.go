@@ -76,6 +76,19 @@ type Backend struct {
 	RPC          RPC    `koanf:"rpc"`
 	MessageBytes int    `koanf:"message_bytes"`
 	QueueBytes   int    `koanf:"queue_bytes"`
+	OnFull       string `koanf:"on_full"` // close, drop
+
+	Limits      BackendLimits `koanf:"limits"`
+	Compress    bool          `koanf:"compress"`
+	PingEvery   time.Duration `koanf:"ping_every"` // below 0: never
+	PongTimeout time.Duration `koanf:"pong_timeout"`
+}
+
+// BackendLimits bound what clients may take of a member's process.
+type BackendLimits struct {
+	Sessions          int     `koanf:"sessions"` // 0: what the limit of descriptors leaves room for
+	PerUser           int     `koanf:"per_user"`
+	MessagesPerSecond float64 `koanf:"messages_per_second"` // of one session
 }
 
 // Move is the pace at which sessions are closed when their users move.

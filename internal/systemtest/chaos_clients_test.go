@@ -156,6 +156,10 @@ func (c *client) connect(ctx context.Context, door *node) bool {
 	}
 	for {
 		op, payload, err := readFrame(from)
+		if err == nil && op == ws.OpPing {
+			answerPing(conn, payload)
+			continue
+		}
 		now := time.Now()
 		c.mu.Lock()
 		switch {

@@ -143,6 +143,10 @@ func (d *device) read(conn net.Conn, tried func()) {
 	var log *connection
 	for {
 		op, payload, err := readFrame(conn)
+		if err == nil && op == ws.OpPing {
+			answerPing(conn, payload)
+			continue
+		}
 		if err != nil || op == ws.OpClose {
 			end := closing{code: 1006, from: from}
 			if err == nil {
@@ -187,6 +191,11 @@ func readFrame(r io.Reader) (ws.OpCode, []byte, error) {
 	payload := make([]byte, header.Length)
 	_, err = io.ReadFull(r, payload)
 	return header.OpCode, payload, err
+}
+
+// answerPing keeps a session open. An error shows at the next read.
+func answerPing(w io.Writer, payload []byte) {
+	_ = ws.WriteFrame(w, ws.MaskFrameInPlace(ws.NewPongFrame(payload)))
 }
 
 // held is the backend that holds the device, "" while none does.
