@@ -3,13 +3,14 @@ package homing
 // call is a request under way.
 type call struct {
 	to      Process
+	addr    string
 	sent    Instant
 	request Request
 }
 
 func (n *Node) send(now Instant, p *peer, r Request) {
 	n.last++
-	n.calls[n.last] = call{p.Process, now, r}
+	n.calls[n.last] = call{p.Process, p.Addr, now, r}
 	timeout := n.cfg.CallTimeout
 	if _, announcing := r.(Announce); announcing {
 		timeout = n.cfg.OpenTimeout / 3 // so that it can be tried again before the client has waited too long
@@ -84,6 +85,9 @@ func (n *Node) Failed(now Instant, id uint64, f Failure) {
 	n.callEnded(c)
 	if f == ConnectionRefused && n.cfg.TrustRefused {
 		n.kill(now, c.to, Refused)
+	}
+	if _, announced := c.request.(Announce); announced { // a client waits: is the peer gone?
+		n.Suspect(now, c.addr)
 	}
 	n.finishJoin(now)
 	n.releaseDead(now)
