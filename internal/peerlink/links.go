@@ -31,7 +31,7 @@ type Config struct {
 	Logger *zap.Logger
 	// OnLost, if set, is told the address when a stream that the member had accepted broke, after all who waited have their errors.
 	// It runs in a goroutine of its own, and should find out whether the process is gone: a Call now is refused if so. Ends that
-	// Keep, Reset and Close make are not told.
+	// Reset and Close make are not told.
 	OnLost func(addr string)
 }
 
@@ -91,34 +91,24 @@ func (l *Links) stream(addr string) (*stream, error) {
 	return s, nil
 }
 
-// Keep ends the streams to all addresses that are not in addrs.
-func (l *Links) Keep(addrs map[string]bool) {
-	l.end("the member has left", func(addr string) bool { return !addrs[addr] })
-}
-
 // Reset ends all streams, calls under way included; the next Call to each address opens a new one. It is for after a stall of this
 // process, when what waits unread is out of date and must not be taken for news. A reply that was read already may still be on its
 // way out of a Call.
-func (l *Links) Reset() { l.end("reset by this member", func(string) bool { return true }) }
+func (l *Links) Reset() { l.end("reset by this member") }
 
 // Close ends all streams and lets no new one be opened. It waits until nothing runs any more, but for OnLost.
 func (l *Links) Close() {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	l.end("closed by this member", func(string) bool { return true })
+	l.end("closed by this member")
 	l.running.Wait()
 }
 
-func (l *Links) end(why string, which func(addr string) bool) {
-	var ended []*stream
+func (l *Links) end(why string) {
 	l.mu.Lock()
-	for addr, s := range l.streams {
-		if which(addr) {
-			delete(l.streams, addr)
-			ended = append(ended, s)
-		}
-	}
+	ended := l.streams
+	l.streams = make(map[string]*stream)
 	l.mu.Unlock()
 	for _, s := range ended {
 		s.end(fmt.Errorf("%w: %s", ErrLost, why))
