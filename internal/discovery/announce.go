@@ -72,22 +72,11 @@ type announcement struct {
 	silent   time.Time // since when Consul takes nothing; zero while it does
 }
 
-// announced names a member that is being announced.
-type announced struct{ service, id string }
-
-// LastConfirmed is when the newest heartbeat or registration left that the agent has taken; see [Confirmer].
-func (c *Consul) LastConfirmed(service, id string) time.Time {
-	at, _ := c.confirmed.Load(announced{service, id})
-	last, _ := at.(time.Time)
-	return last
-}
-
 // step registers what is not registered and shows a sign of life otherwise. It returns when to do so again.
 func (a *announcement) step(ctx context.Context) time.Duration {
 	if a.self.ID == "" {
 		return heartbeat
 	}
-	began := time.Now()
 	var err error
 	if !a.stale {
 		err = a.beat(ctx, checkStatus(a.self))
@@ -111,7 +100,6 @@ func (a *announcement) step(ctx context.Context) time.Duration {
 		}
 		return min(a.failures.next(), heartbeat)
 	}
-	a.consul.confirmed.Store(announced{a.service, a.self.ID}, began)
 	if !a.silent.IsZero() {
 		a.log.Info("this member is announced again", zap.Duration("away", time.Since(a.silent)))
 	}

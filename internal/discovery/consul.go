@@ -44,8 +44,7 @@ type Consul struct {
 	transport *http.Transport
 	log       *zap.Logger
 
-	confirmed sync.Map // announced -> time.Time
-	watches   sync.Map // service -> *counters
+	watches sync.Map // service -> *counters
 }
 
 // NewConsul returns the source and announcer behind a Consul agent. It does not connect yet.

@@ -16,7 +16,7 @@
 //	go announcer.Announce(ctx, "chat", self)
 //	self <- discovery.Member{ID: "b1", Incarnation: started, Addr: "10.0.0.1:9000", Weight: 1}
 //
-// Who must know who is registered right now asks a [Reader]; who must know whether its own registration stands asks a [Confirmer].
+// Who must know who is registered right now asks a [Reader].
 //
 // # Contract
 //

@@ -88,9 +88,6 @@ func (f *File) Read(_ context.Context, service string) ([]Member, error) {
 	return services[service], nil
 }
 
-// LastConfirmed is now: a file keeps no time.
-func (f *File) LastConfirmed(_, _ string) time.Time { return time.Now() }
-
 func (f *File) trouble(string) trouble { return f.counters.read() }
 
 // registryReader reports a file's members where its content has changed.

@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // Memory is a registry inside one process, for `selvedge dev` and tests. It keeps no time: a member is there from the moment it
@@ -91,9 +90,6 @@ func (r *Memory) Announce(ctx context.Context, service string, self <-chan Membe
 func (r *Memory) Read(_ context.Context, service string) ([]Member, error) {
 	return r.members(service), nil
 }
-
-// LastConfirmed is now: a registry inside the process is never out of reach.
-func (r *Memory) LastConfirmed(_, _ string) time.Time { return time.Now() }
 
 // change registers or deletes m, unless a higher incarnation has its id.
 func (r *Memory) change(service string, m Member, register bool) {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -36,10 +35,6 @@ func TestReadConsul(t *testing.T) {
 	if got := read(t, c); len(got) != 0 {
 		t.Fatalf("at first: %s", show(got))
 	}
-	if last := c.LastConfirmed("chat", "b1"); !last.IsZero() {
-		t.Errorf("confirmed at %v before it was announced", last)
-	}
-	began := time.Now()
 	stop, self := announce(t, c, "chat")
 	b1 := ours("b1", 9000)
 	for _, state := range []State{Joining, Serving, Draining} {
@@ -47,12 +42,6 @@ func TestReadConsul(t *testing.T) {
 		self <- b1
 		testkit.Eventually(t, soon, func() bool { return slices.Equal(read(t, c), []Member{b1}) }, state.String())
 	}
-	testkit.Eventually(t, soon, func() bool { return c.LastConfirmed("chat", "b1").After(began) }, "confirmed")
-	if last := c.LastConfirmed("chat", "b1"); last.After(time.Now()) || !c.LastConfirmed("web", "b1").IsZero() || !c.LastConfirmed("chat", "b2").IsZero() {
-		t.Error("confirmed in the future, or for another")
-	}
-	before := c.LastConfirmed("chat", "b1")
-	testkit.Eventually(t, soon, func() bool { return c.LastConfirmed("chat", "b1").After(before) }, "confirmed by a heartbeat")
 
 	err := server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 		ID: "old", Name: "chat", Port: 80, Check: &api.AgentServiceCheck{TTL: "1h", Status: "critical"},
@@ -65,12 +54,8 @@ func TestReadConsul(t *testing.T) {
 	stop()
 
 	server.Stop()
-	stopped := time.Now()
 	if members, err := c.Read(t.Context(), "chat"); err == nil {
 		t.Errorf("without Consul: %s", show(members))
-	}
-	if c.LastConfirmed("chat", "b1").After(stopped) {
-		t.Error("confirmed by a Consul that was away")
 	}
 }
 
@@ -134,9 +119,6 @@ func TestReadElsewhere(t *testing.T) {
 			if got := read(t, src); !slices.Equal(got, want) {
 				t.Errorf("%T: %v", src, mismatch(got, want))
 			}
-			if ago := time.Since(src.(Confirmer).LastConfirmed("chat", "a")); ago < 0 || ago > soon {
-				t.Errorf("%T: confirmed %v ago", src, ago)
-			}
 		}
 	}
 	write("services: [")
@@ -149,8 +131,5 @@ func TestReadElsewhere(t *testing.T) {
 	}
 	if _, err := mute.Read(t.Context(), "chat"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a source that cannot be read: %v", err)
-	}
-	if last := mute.LastConfirmed("chat", "a"); !last.IsZero() {
-		t.Errorf("a source that announces nobody confirmed at %v", last)
 	}
 }

@@ -48,14 +48,6 @@ func (r *Remembered) Read(ctx context.Context, service string) ([]Member, error)
 	return nil, fmt.Errorf("discovery: read members: %w", errors.ErrUnsupported)
 }
 
-// LastConfirmed is the source's; never, where the source is no [Confirmer].
-func (r *Remembered) LastConfirmed(service, id string) time.Time {
-	if src, ok := r.src.(Confirmer); ok {
-		return src.LastConfirmed(service, id)
-	}
-	return time.Time{}
-}
-
 func (r *Remembered) trouble(service string) trouble {
 	t := troubleOf(r.src, service)
 	t.stale = t.stale || r.recalled.Load()

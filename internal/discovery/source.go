@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"context"
-	"time"
 )
 
 // Source tells the members of services. Its four implementations are [Consul], [Static], [File] and [Memory].
@@ -32,15 +31,4 @@ type Reader interface {
 	// incarnation), sorted by id, as the registry has it right now: Consul by a consistent read and never from a cache, a
 	// file as it is on disk. Nothing is held, kept or damped. An error means that nothing is known, never that there is nobody.
 	Read(ctx context.Context, service string) ([]Member, error)
-}
-
-// Confirmer tells when the registry last confirmed an announcement. All four sources are confirmers.
-type Confirmer interface {
-	// LastConfirmed is when the newest heartbeat or registration of the member left that the registry has confirmed: the
-	// time of sending, not of the answer, so that the registry will wait for another sign at least until HeartbeatTTL
-	// after it. Zero: none yet. Registries that keep no time say now.
-	//
-	// With Consul it is the local agent that confirms; an agent that is cut off from its servers goes on doing so. A
-	// [Reader.Read] that shows the member is confirmation by the servers.
-	LastConfirmed(service, id string) time.Time
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Static is a list of members that never changes.
@@ -46,9 +45,6 @@ func (s *Static) Watch(ctx context.Context, _ string, update func([]Member)) err
 
 // Read returns the members. Every service has them.
 func (s *Static) Read(context.Context, string) ([]Member, error) { return slices.Clone(s.members), nil }
-
-// LastConfirmed is now: a list keeps no time.
-func (s *Static) LastConfirmed(_, _ string) time.Time { return time.Now() }
 
 func parseBackend(entry string) (Member, error) {
 	m := Member{Weight: 1}
