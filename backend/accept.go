@@ -126,7 +126,7 @@ func (b *Backend) awaitGranted(ctx context.Context, opening *homing.Opening, gra
 			return nil
 		}
 	case <-ctx.Done():
-		b.home.do(func(n *homing.Node, _ homing.Instant) { n.Cancel(opening) })
+		b.home.cancel(opening)
 	}
 	return unavailable("unacknowledged", "a member that must know of this session does not answer")
 }

@@ -10,6 +10,11 @@ import (
 // ageWindow is how long the fastest way from a caller counts: its clock and ours may run apart by some milliseconds meanwhile.
 const ageWindow = 30 * time.Second
 
+const (
+	mostWays  = 1024      // members that are remembered; beyond, those not heard of for forgetWay are forgotten, or all
+	forgetWay = time.Hour // a member that polls every second begins a window far more often
+)
+
 // ages tells how long requests were on their way. A request that was cut off, or that waited for a process which stood still, comes
 // out of the kernel's buffers as if it were new; what is delivered then has been delivered elsewhere, and read. Clocks of two hosts
 // have nothing to do with each other, but the difference between them is steady: what a request took longer than the fastest one
@@ -40,6 +45,9 @@ func (a *ages) of(from homing.Process, sentMs uint64, now homing.Instant) time.D
 		if a.way == nil {
 			a.way = make(map[string]*way)
 		}
+		if len(a.way) >= mostWays {
+			a.forget(now)
+		}
 		w = &way{from.Incarnation, took, took, now}
 		a.way[from.Member] = w
 	case w.incarnation > from.Incarnation:
@@ -49,4 +57,15 @@ func (a *ages) of(from homing.Process, sentMs uint64, now homing.Instant) time.D
 	}
 	w.fastest = min(w.fastest, took)
 	return max(took-min(w.fastest, w.before), 0)
+}
+
+func (a *ages) forget(now homing.Instant) {
+	for member, w := range a.way {
+		if time.Duration(now-w.since) > forgetWay {
+			delete(a.way, member)
+		}
+	}
+	if len(a.way) >= mostWays {
+		clear(a.way)
+	}
 }

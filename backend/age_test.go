@@ -1,11 +1,43 @@
 package backend
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/selvedge/selvedge/internal/homing"
+	"github.com/selvedge/selvedge/internal/peerv1"
 )
+
+// What comes after its deadline is not looked at.
+func TestOutdatedQuestionIsDropped(t *testing.T) {
+	b := newIdle(t, nil)
+	now := uint64(time.Duration(bootClock()).Milliseconds())
+	ask := func(sentMs uint64) (replied bool) {
+		b.home.serve(context.Background(), &peerv1.Request{
+			Caller: &peerv1.Caller{Process: &peerv1.Process{Member: "b2", Incarnation: 1}, Callee: &peerv1.Process{Member: "b1"}, SentMs: sentMs},
+			Body:   &peerv1.Request_Deliver{Deliver: &peerv1.Deliver{User: "alice", Message: &peerv1.Message{Id: "1"}, RemainingMs: 5000}},
+		}, func(*peerv1.Reply) { replied = true }) // at once: this member has not joined
+		return replied
+	}
+	if !ask(now) || !ask(now-4000) {
+		t.Error("what is in time gets no reply")
+	}
+	if ask(now - 6000) {
+		t.Error("what is late gets a reply")
+	}
+}
+
+func TestAgesAreBounded(t *testing.T) {
+	var a ages
+	for i := range 10 * mostWays {
+		a.of(homing.Process{Member: fmt.Sprint("b", i)}, 1, homing.Instant(i))
+	}
+	if len(a.way) > mostWays {
+		t.Errorf("%d members are remembered", len(a.way))
+	}
+}
 
 func TestAges(t *testing.T) {
 	var a ages

@@ -26,8 +26,6 @@ var (
 	ErrNotJoined = errors.New("this member has not joined the others yet")
 	// ErrSuperseded is returned by Run when another process has taken this member's id: give each its own.
 	ErrSuperseded = errors.New("another process has taken this member's id")
-	// ErrNoMembers is returned where the ring is empty: retry once a member is up.
-	ErrNoMembers = errors.New("no member of the service is up")
 )
 
 // reached carries how many sessions took a push that did not complete.
@@ -83,8 +81,6 @@ func (b *Backend) rpcError(err error) error {
 		code = connect.CodeUnimplemented
 	case errors.Is(err, ErrUnsettled):
 		code, reason = connect.CodeAborted, pushv1.Reason_UNSETTLED
-	case errors.Is(err, ErrNoMembers):
-		code, reason = connect.CodeUnavailable, pushv1.Reason_NO_MEMBERS
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):

@@ -50,6 +50,7 @@ type home struct {
 	reading  bool
 	ringAt   time.Time // when the node's ring changed last
 	left     bool      // no new node is made any more
+	closed   bool      // nothing is begun any more
 }
 
 func newHome(b *Backend, source discovery.Source) (*home, error) {
@@ -126,19 +127,19 @@ func (h *home) carryOut(n *homing.Node) {
 		switch e := effect.(type) {
 		case homing.Register:
 			h.b.announceState(discovery.Joining, h.peer.Incarnation)
-			h.tracked.Go(func() { h.awaitRegistered(n) })
+			h.spawn(func() { h.awaitRegistered(n) })
 		case homing.ReadCatalog:
 			h.readRegistry(n)
 		case homing.Joined:
 			h.b.announceState(discovery.Serving, h.peer.Incarnation)
 			h.b.joined()
 		case homing.Fenced:
-			h.tracked.Go(func() { h.fenced(n, e) })
+			h.spawn(func() { h.fenced(n, e) })
 		case homing.Send:
 			if _, last := e.Request.(homing.Goodbye); last {
 				h.goodbyes.Go(func() { h.send(n, e) })
 			} else {
-				h.tracked.Go(func() { h.send(n, e) })
+				h.spawn(func() { h.send(n, e) })
 			}
 		case homing.Opened:
 			h.opened(e.Opening, true)
@@ -147,7 +148,7 @@ func (h *home) carryOut(n *homing.Node) {
 		case homing.Look:
 			e.Question.Context.(*errand).mustLook()
 		case homing.Ask:
-			h.tracked.Go(func() { h.ask(n, e) })
+			h.spawn(func() { h.ask(n, e) })
 		case homing.Settled:
 			e.Question.Context.(*errand).isSettled()
 		case homing.Died:
@@ -158,6 +159,13 @@ func (h *home) carryOut(n *homing.Node) {
 			h.ringAt = time.Now()
 			h.b.wakeMover()
 		}
+	}
+}
+
+// spawn runs f in a goroutine that close waits for. The caller holds mu.
+func (h *home) spawn(f func()) {
+	if !h.closed {
+		h.tracked.Go(f)
 	}
 }
 
@@ -224,18 +232,18 @@ func (h *home) takeSnapshot(s *discovery.Snapshot) {
 	if s.Ring.Len() > 0 {
 		h.rings.Add(s.Ring.Digest(), s.Ring)
 	}
-	h.node.SetRing(bootClock(), s.Ring, h.peersIn(s.Members))
-}
-
-// peersIn lists the members that take part in the protocol: those that have an RPC listener.
-func (h *home) peersIn(members []discovery.Member) []homing.Peer {
-	var peers []homing.Peer
-	for _, m := range members {
-		if m.RPCAddr != "" {
-			peers = append(peers, homing.Peer{Process: homing.Process{Member: m.ID, Incarnation: m.Incarnation}, Addr: m.RPCAddr})
+	var registered []homing.Peer
+	for _, m := range s.Members {
+		if p, takesPart := peerOf(m); takesPart {
+			registered = append(registered, p)
 		}
 	}
-	return peers
+	h.node.SetRing(bootClock(), s.Ring, registered)
+}
+
+// peerOf is a member as the protocol knows it. Without an RPC listener it takes no part.
+func peerOf(m discovery.Member) (p homing.Peer, takesPart bool) {
+	return homing.Peer{Process: homing.Process{Member: m.ID, Incarnation: m.Incarnation}, Addr: m.RPCAddr}, m.RPCAddr != ""
 }
 
 // awaitRegistered reads the registry until it shows this process, for the node to learn whom to greet.
@@ -258,7 +266,7 @@ func (h *home) readRegistry(n *homing.Node) {
 		return
 	}
 	h.reading = true
-	h.tracked.Go(func() {
+	h.spawn(func() {
 		h.readOnce(n)
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -274,17 +282,14 @@ func (h *home) readOnce(n *homing.Node) (shown bool) {
 		h.b.log.Debug("the registry cannot be read", zap.Error(err))
 		return false
 	}
-	all := make([]homing.Registration, 0, len(members))
-	for _, p := range h.peersIn(members) {
-		all = append(all, homing.Registration{Peer: p})
-	}
-	passing := make(map[string]bool, len(members))
+	var all []homing.Registration
 	for _, m := range members {
-		passing[m.ID] = m.Health != discovery.Critical
-	}
-	for i := range all {
-		all[i].Passing = passing[all[i].Member]
-		shown = shown || all[i].Process == n.Self() || all[i].Process == homing.Process{Member: n.Self().Member}
+		p, takesPart := peerOf(m)
+		if !takesPart {
+			continue
+		}
+		all = append(all, homing.Registration{Peer: p, Passing: m.Health != discovery.Critical})
+		shown = shown || p.Process == n.Self() || p.Process == homing.Process{Member: n.Self().Member}
 	}
 	h.shown.Store(shown)
 	h.tell(n, func(now homing.Instant) { n.Catalog(now, sent, all) })
@@ -352,6 +357,9 @@ func (h *home) leave() {
 
 // close ends the links; nothing of the home runs after it.
 func (h *home) close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
 	h.links.Close()
 	h.goodbyes.Wait()
 	h.tracked.Wait()
@@ -371,6 +379,14 @@ func (h *home) register(s *Session) (opening *homing.Opening, granted <-chan boo
 	h.openings[opening] = answer
 	h.carryOut(h.node)
 	return opening, answer
+}
+
+// cancel says that nobody waits for an opening any more; unregister is still due.
+func (h *home) cancel(o *homing.Opening) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.node.Cancel(o)
+	delete(h.openings, o)
 }
 
 func (h *home) opened(o *homing.Opening, granted bool) {

@@ -58,7 +58,6 @@ func TestRPCErrors(t *testing.T) {
 		{"joining", ErrNotJoined, connect.CodeUnavailable, pushv1.Reason_NOT_A_MEMBER, 0},
 		{"somebody else's", &foreignOwner{"x"}, connect.CodeUnimplemented, 0, 0},
 		{"reused and unsettled", errors.Join(ErrUnsettled, ErrMessageReused), connect.CodeAlreadyExists, pushv1.Reason_MESSAGE_REUSED, 0},
-		{"no members", ErrNoMembers, connect.CodeUnavailable, pushv1.Reason_NO_MEMBERS, 0},
 		{"misuse", invalid("x"), connect.CodeInvalidArgument, 0, 0},
 		{"late", context.DeadlineExceeded, connect.CodeDeadlineExceeded, 0, 0},
 		{"anything else", errors.New("x"), connect.CodeInternal, 0, 0},
