@@ -143,8 +143,9 @@ func (w *world) happen(k kind) bool {
 		b.signal(syscall.SIGTERM)
 		w.when(b.ended, func() { w.startBackend(b) })
 	case killed, killedAmidst:
-		w.began(k, b.id, users)
+		killed := time.Now()
 		b.kill()
+		w.beganAt(k, b.id, users, killed) // probes before that would take the processor time that dying needs
 		w.after(time.Duration(w.rng.Int64N(int64(killedAtMost))), func() { w.startBackend(b) })
 	case stopped:
 		w.began(k, b.id, users)
@@ -177,7 +178,11 @@ const probes = 40
 
 // began logs an event, and has some of its users asked for until each can be reached.
 func (w *world) began(k kind, subject string, users []string) {
-	e := &event{kind: k, subject: subject, at: time.Now()}
+	w.beganAt(k, subject, users, time.Now())
+}
+
+func (w *world) beganAt(k kind, subject string, users []string, when time.Time) {
+	e := &event{kind: k, subject: subject, at: when}
 	w.events = append(w.events, e)
 	w.t.Logf("%8s  %-20s %s (%d users)", at(e.at), k, subject, len(users))
 	w.rng.Shuffle(len(users), func(a, b int) { users[a], users[b] = users[b], users[a] })
