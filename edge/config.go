@@ -92,6 +92,10 @@ type Route struct {
 
 	Timeout   time.Duration // of plain HTTP: from the request's last byte to the first of the answer; default 60 s
 	BodyBytes int64         // of plain HTTP: largest request body; 0: no limit (bodies are streamed, not held)
+
+	// Of upgrades, too. What the edge answers by itself is not changed.
+	RequestFields  FieldRules // applied to what the backend sees, last of all
+	ResponseFields FieldRules // applied to what the client sees of a backend's answer, a 101 included
 }
 
 // OnMove says what becomes of the sessions of a user whose owner is another member now.
@@ -225,6 +229,12 @@ func (r Route) check() error {
 	}
 	if r.BodyBytes < 0 {
 		return fmt.Errorf("BodyBytes %d is negative; leave it zero for no limit", r.BodyBytes)
+	}
+	if err := r.RequestFields.check(); err != nil {
+		return fmt.Errorf("RequestFields (request_headers): %w", err)
+	}
+	if err := r.ResponseFields.check(); err != nil {
+		return fmt.Errorf("ResponseFields (response_headers): %w", err)
 	}
 	key, err := identity.ParseKey(r.Key)
 	if err != nil {

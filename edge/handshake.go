@@ -224,18 +224,21 @@ func checkFields(h http.Header) string {
 }
 
 // switchHead is the backend's 101 as the client is to read it.
-func switchHead(answer *http.Response) []byte {
+func switchHead(answer *http.Response, rules *fieldRules) []byte {
 	h := answer.Header
 	removeHopByHop(h)
+	rules.response(h)
 	delete(h, "Content-Length")
 	h["Connection"] = []string{"Upgrade"}
 	h["Upgrade"] = []string{"websocket"}
 	return appendFields([]byte("HTTP/1.1 101 Switching Protocols\r\n"), h)
 }
 
-// passOn answers with a backend's refusal of an upgrade: status, fields and body as they came. The connection is closed after it.
-func (b *backend) passOn(w http.ResponseWriter, answer *http.Response, timeout time.Duration) {
+// passOn answers with a backend's refusal of an upgrade: status, fields but for the route's rules, and body as they came. The connection is
+// closed after it.
+func (b *backend) passOn(w http.ResponseWriter, answer *http.Response, rules *fieldRules, timeout time.Duration) {
 	removeHopByHop(answer.Header)
+	rules.response(answer.Header)
 	h := w.Header()
 	maps.Copy(h, answer.Header)
 	delete(h, "Content-Length")

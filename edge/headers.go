@@ -52,6 +52,7 @@ func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
 	if len(h["X-Forwarded-Host"]) != 1 {
 		h["X-Forwarded-Host"] = []string{r.Host}
 	}
+	x.route.request.request(h)
 	return h
 }
 

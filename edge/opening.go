@@ -272,7 +272,7 @@ func (o *opening) answer(ev reactor.Events) {
 
 // join makes the session: the member's head has size bytes.
 func (o *opening) join(answer *http.Response, size int) {
-	e, a, head := o.lane.intake.edge, o.attempt, switchHead(answer)
+	e, a, head := o.lane.intake.edge, o.attempt, switchHead(answer, &o.attempt.x.route.response)
 	n, err := reactor.Write(o.client.fd, head)
 	if errors.Is(err, reactor.ErrAgain) {
 		n, err = 0, nil

@@ -40,11 +40,12 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	r.Header.Del("Upgrade")
 	f := &forwarder{edge: e, x: x, snap: snap, transport: e.transport(x.route)}
 	proxy := httputil.ReverseProxy{
-		Rewrite:      f.rewrite,
-		Transport:    f,
-		BufferPool:   copyBuffers{},
-		ErrorLog:     e.httpLog,
-		ErrorHandler: f.failed,
+		Rewrite:        f.rewrite,
+		Transport:      f,
+		ModifyResponse: f.answered,
+		BufferPool:     copyBuffers{},
+		ErrorLog:       e.httpLog,
+		ErrorHandler:   f.failed,
 	}
 	proxy.ServeHTTP(count, r)
 }
@@ -112,6 +113,12 @@ func (f *forwarder) mayRepeat(r *http.Request, err error) bool {
 	}
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
 	return safe && r.Body == nil && endedEarly(err)
+}
+
+// answered has the answer's fields follow the route's rules.
+func (f *forwarder) answered(answer *http.Response) error {
+	f.x.route.response.response(answer.Header)
+	return nil
 }
 
 // failed answers where no backend did.

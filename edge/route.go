@@ -20,6 +20,8 @@ type route struct {
 
 	timeout   time.Duration
 	bodyBytes int64
+	request   fieldRules
+	response  fieldRules
 }
 
 const (
@@ -41,7 +43,7 @@ func newRoutes(from []Route, services map[string]*service) (routes, error) {
 			return nil, err
 		}
 		r := &route{host: strings.ToLower(c.Host), path: c.Path, key: key, service: services[c.Service],
-			timeout: c.Timeout, bodyBytes: c.BodyBytes}
+			timeout: c.Timeout, bodyBytes: c.BodyBytes, request: newFieldRules(c.RequestFields), response: newFieldRules(c.ResponseFields)}
 		switch {
 		case r.host == "":
 			r.rank = rankAny

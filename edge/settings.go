@@ -30,6 +30,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	for _, r := range s.Routes {
 		cfg.Routes = append(cfg.Routes, Route{
 			Host: r.Host, Path: r.Path, Service: r.Service, Key: r.Key, Timeout: r.Timeout, BodyBytes: r.BodyBytes,
+			RequestFields: FieldRules(r.RequestHeaders), ResponseFields: FieldRules(r.ResponseHeaders),
 		})
 	}
 	for name, v := range s.Services {

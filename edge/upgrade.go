@@ -103,7 +103,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	// Is it the 101? A refusal is the backend's to give; what is neither is nonsense.
 	if answer.StatusCode >= 300 && checkFields(answer.Header) == "" {
 		code = answer.StatusCode
-		b.passOn(w, answer, svc.cfg.ResponseTimeout)
+		b.passOn(w, answer, &x.route.response, svc.cfg.ResponseTimeout)
 		return
 	}
 	problem := "the backend answered an upgrade with neither a 101 nor a refusal"
@@ -124,7 +124,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	}
 	client := tunnel.End{Conn: plainConn(conn), Early: early(buffered.Reader)}
 	server := tunnel.End{Conn: b.conn, Early: early(b.br)}
-	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer), svc.cfg.ResponseTimeout); err != nil {
+	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer, &x.route.response), svc.cfg.ResponseTimeout); err != nil {
 		_ = conn.Close()
 		return
 	}

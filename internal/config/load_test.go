@@ -26,7 +26,8 @@ admin: {addr: "127.0.0.1:8081"}
 consul: {addr: "127.0.0.1:8500", stale: true}
 routes:
   - {host: chat.example.com, path: /ws, service: chat, key: "query:user"}
-  - {path: /, service: chat, key: none, timeout: 30s, body_bytes: 1048576}
+  - {path: /, service: chat, key: none, timeout: 30s, body_bytes: 1048576,
+     request_headers: {set: {X-Env: prod, X-Level: 3}, remove: [Cookie]}, response_headers: {remove: [Server]}}
 services:
   chat: {connect_timeout: 2s, retries: 3, on_move: close, panic_threshold: 0}
   game: {panic_threshold: 0.8}
@@ -55,6 +56,10 @@ func TestLaterSourcesWin(t *testing.T) {
 	}
 	if r := s.Routes[1]; r.Timeout != 30*time.Second || r.BodyBytes != 1<<20 || r.Key != "none" {
 		t.Errorf("route: %+v", r)
+	}
+	r := s.Routes[1]
+	if !maps.Equal(r.RequestHeaders.Set, map[string]string{"X-Env": "prod", "X-Level": "3"}) || r.RequestHeaders.Remove[0] != "Cookie" || r.ResponseHeaders.Remove[0] != "Server" {
+		t.Errorf("rules: %+v, %+v", r.RequestHeaders, r.ResponseHeaders)
 	}
 	if v := s.Services["chat"]; v.ConnectTimeout != 2*time.Second || v.Retries != 3 || v.OnMove != "close" {
 		t.Errorf("service: %+v", v)

@@ -47,6 +47,15 @@ type Route struct {
 	Key       string        `koanf:"key"`
 	Timeout   time.Duration `koanf:"timeout"`
 	BodyBytes int64         `koanf:"body_bytes"`
+
+	RequestHeaders  FieldRules `koanf:"request_headers"`
+	ResponseHeaders FieldRules `koanf:"response_headers"`
+}
+
+// FieldRules change the header fields of what passes.
+type FieldRules struct {
+	Set    map[string]string `koanf:"set"`
+	Remove []string          `koanf:"remove"`
 }
 
 // Service is how the members of a service are treated: by an edge, but for PanicThreshold, which counts wherever they are watched.
