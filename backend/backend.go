@@ -320,7 +320,7 @@ func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
 }
 
 func (b *Backend) adminHandler() http.Handler {
-	return admin.Handler(admin.Config{Token: b.cfg.AdminToken, Ready: b.isReady, Show: b.cfg.Metrics})
+	return admin.Handler(admin.Config{Token: func() string { return b.cfg.AdminToken }, Ready: b.isReady, Show: b.cfg.Metrics})
 }
 
 func (b *Backend) isReady() error {

@@ -33,7 +33,7 @@ func (e *Edge) adminServer(work context.Context) *http.Server {
 
 func (e *Edge) adminHandler() http.Handler {
 	return admin.Handler(admin.Config{
-		Token: e.cfg.Admin.Token,
+		Token: func() string { return e.live.Load().adminToken },
 		Ready: e.notReady,
 		Show:  e.cfg.Metrics,
 		Page:  http.HandlerFunc(e.page),
@@ -42,18 +42,21 @@ func (e *Edge) adminHandler() http.Handler {
 }
 
 // notReady says why no new client should be sent here; nil: one may. An edge is ready when it knows the members of all its services
-// and at least one has some: a service without members must not take the others' door away.
+// and at least one has some: a service without members,
+// or one that came with a reload and cannot be seen yet, must not take the others' door away.
 func (e *Edge) notReady() error {
 	if e.draining.Load() {
 		return errors.New("draining")
 	}
 	members := 0
-	for name, s := range e.services {
+	for name, s := range e.live.Load().services {
 		select {
 		case <-s.view.Ready():
 			members += s.view.Snapshot().Ring.Len()
 		default:
-			return fmt.Errorf("the members of service %s are not known yet", name)
+			if s.early {
+				return fmt.Errorf("the members of service %s are not known yet", name)
+			}
 		}
 	}
 	if members == 0 {
@@ -90,8 +93,9 @@ func (e *Edge) page(w http.ResponseWriter, _ *http.Request) {
 		Ring         int
 		Members      []discovery.Member
 	}
-	services := make([]serviceView, 0, len(e.services))
-	for name, s := range e.services {
+	followed := e.followed()
+	services := make([]serviceView, 0, len(followed))
+	for name, s := range followed {
 		snap := s.view.Snapshot()
 		services = append(services, serviceView{name, snap.Ring.Digest(), s.open.Load(), snap.Ring.Len(), snap.Members})
 	}
@@ -99,7 +103,7 @@ func (e *Edge) page(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 	err := pageTemplate.Execute(w, map[string]any{
-		"Name": e.cfg.Name, "NotReady": e.notReady(), "Sessions": e.Sessions(), "Limit": e.sessions.limit, "Services": services,
+		"Name": e.cfg.Name, "NotReady": e.notReady(), "Sessions": e.Sessions(), "Limit": e.sessions.most(), "Services": services,
 	})
 	if err != nil {
 		e.log.Debug("the admin page broke off", zap.Error(err))

@@ -76,19 +76,19 @@ func TestReadiness(t *testing.T) {
 func TestMetricsFromTheStart(t *testing.T) {
 	e := start(t, Config{Membership: members("127.0.0.1:1")})
 	for name, want := range map[string]string{
-		`selvedge_edge_sessions{service="default"}`:                                                                       "0",
-		`selvedge_edge_upgrades_total{code="101",service="default"}`:                                                      "0",
-		`selvedge_edge_upgrades_total{code="503",service="default"}`:                                                      "0",
-		`selvedge_edge_upgrade_seconds_count{service="default"}`:                                                          "0",
-		`selvedge_edge_session_closes_total{reason="client_closed",service="default"}`:                                    "0",
-		`selvedge_edge_tunnel_bytes_total{direction="to_client",engine="splice"}`:                                         "0",
-		`selvedge_edge_tunnel_bytes_total{direction="to_backend",engine="copy"}`:                                          "0",
-		`selvedge_edge_dial_failures_total{service="default"}`:                                                            "0",
-		`selvedge_edge_refusals_total{reason="bad_user"}`:                                                                 "0",
-		`selvedge_edge_accept_errors_total{reason="descriptors"}`:                                                         "0",
-		`selvedge_ring_members{service="default"}`:                                                                        "1",
-		`selvedge_ring_changes_total{service="default"}`:                                                                  "1",
-		`selvedge_ring_info{digest="` + e.services[DefaultService].view.Snapshot().Ring.Digest() + `",service="default"}`: "1",
+		`selvedge_edge_sessions{service="default"}`:                                                                      "0",
+		`selvedge_edge_upgrades_total{code="101",service="default"}`:                                                     "0",
+		`selvedge_edge_upgrades_total{code="503",service="default"}`:                                                     "0",
+		`selvedge_edge_upgrade_seconds_count{service="default"}`:                                                         "0",
+		`selvedge_edge_session_closes_total{reason="client_closed",service="default"}`:                                   "0",
+		`selvedge_edge_tunnel_bytes_total{direction="to_client",engine="splice"}`:                                        "0",
+		`selvedge_edge_tunnel_bytes_total{direction="to_backend",engine="copy"}`:                                         "0",
+		`selvedge_edge_dial_failures_total{service="default"}`:                                                           "0",
+		`selvedge_edge_refusals_total{reason="bad_user"}`:                                                                "0",
+		`selvedge_edge_accept_errors_total{reason="descriptors"}`:                                                        "0",
+		`selvedge_ring_members{service="default"}`:                                                                       "1",
+		`selvedge_ring_changes_total{service="default"}`:                                                                 "1",
+		`selvedge_ring_info{digest="` + e.service(DefaultService).view.Snapshot().Ring.Digest() + `",service="default"}`: "1",
 	} {
 		if got := e.metric(name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)

@@ -39,25 +39,26 @@ const (
 	DefaultHeaderBytes     = 16 << 10
 )
 
-// Config is what an edge is made of. [New] copies and checks it; changing it afterwards has no effect. The only field without a
-// default is Membership.
+// Config is what an edge is made of. [New] copies and checks it; changing it afterwards has no effect, but [Edge.Reload] takes another one.
+// What that can change is marked so; the rest is for a restart. The only field without a default is Membership.
 type Config struct {
 	Listen []Listener // where clients connect; default: one on DefaultAddr
 	Admin  Admin
 
-	Routes   []Route                  // default: one that takes every host and path
-	Services map[string]ServiceConfig // by name; a service without an entry has the defaults
+	Routes   []Route                  // reloadable; default: one that takes every host and path
+	Services map[string]ServiceConfig // reloadable; by name; a service without an entry has the defaults
 
 	Membership Membership
 
 	Engine       string        // how tunnels move bytes: "auto" (default), "copy" or "splice"
-	DrainTimeout time.Duration // how long sessions may go on when Run's context has ended; default 60 s, negative: not at all
-	HeaderBytes  int           // largest request head, in bytes; default 16,384
-	Sessions     int           // most sessions at once; default, and upper bound: what the descriptor limit allows
+	DrainTimeout time.Duration // reloadable; how long sessions may go on when Run's context has ended; default 60 s, negative: not at all
+	HeaderBytes  int           // reloadable; largest request head, in bytes; default 16,384
+	Sessions     int           // reloadable; most sessions at once; default, and upper bound: what the descriptor limit allows
 	Name         string        // X-Selvedge-Edge; default: the host's name
 	StateDir     string        // directory for the members last known, for a start while the registry is away; default: none
 
 	// TrustedProxies are the networks whose word on X-Forwarded-*, Forwarded and X-Request-Id is taken. Default: none.
+	// Reloadable.
 	TrustedProxies []netip.Prefix
 
 	// AdminHandler serves all paths of the admin listener that start with /selvedge. (the RPC of the push service). nil: 404.
@@ -77,7 +78,7 @@ type Listener struct {
 type Admin struct {
 	Addr      string       // host:port; default DefaultAdminAddr; "off": none
 	Inherited net.Listener // already listening: used in place of Addr; Run closes it
-	Token     string       // asked for as a bearer token for all but /healthz and /readyz; must be set off loopback
+	Token     string       // reloadable; asked for as a bearer token for all but /healthz and /readyz; must be set off loopback
 }
 
 // Route sends requests to a service. Of the routes that match, the most specific host wins (exact, then the longest *.suffix, then

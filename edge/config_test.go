@@ -61,7 +61,7 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := e.services[DefaultService].cfg
+	s := e.service(DefaultService).cfg
 	if s.ConnectTimeout != time.Minute || s.ResponseTimeout != 5*time.Second || s.attempts() != 3 || e.cfg.Listen[0].Addr != ":8080" ||
 		e.cfg.Admin.Addr != "127.0.0.1:8081" || e.cfg.DrainTimeout != time.Minute || e.cfg.HeaderBytes != 16384 || e.cfg.Name == "" {
 		t.Errorf("%+v", e.cfg)

@@ -32,10 +32,18 @@ type Edge struct {
 	engine  tunnel.Engine
 	metrics *metrics
 
-	services   map[string]*service // those that routes name
-	live       atomic.Pointer[live]
+	live       atomic.Pointer[live] // never nil
 	sessions   *sessions
 	transports transports
+
+	reloading sync.Mutex // held by Reload, one after the other, and by Run when reloads must be over
+	mu        sync.Mutex
+	pools     map[string]*pool // of the services that routes name, and of those that have sessions yet
+
+	// Set by Run under mu, for what is started while it runs.
+	work, moving context.Context // the first ends after the drain, the second when it begins; nil before Run
+	running      sync.WaitGroup
+	failed       chan error // what ends Run early; holds one
 
 	relay atomic.Pointer[tunnel.Relay] // nil before Run
 
@@ -43,7 +51,7 @@ type Edge struct {
 	slow        bool          // every connection goes through net/http
 	headTimeout time.Duration // for a client to send a request's head, on the reactor as in net/http
 	draining    atomic.Bool
-	running     atomic.Bool
+	started     atomic.Bool
 
 	ready     chan struct{} // closed once the two below are set
 	addrs     []net.Addr
@@ -64,7 +72,8 @@ func New(cfg Config) (*Edge, error) {
 		cfg:        cfg,
 		log:        cfg.Logger,
 		engine:     engine,
-		services:   make(map[string]*service),
+		pools:      make(map[string]*pool),
+		failed:     make(chan error, 1),
 		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
 		transports: transports{pool: make(map[transportKey]*http.Transport)},
 		ready:      make(chan struct{}),
@@ -74,39 +83,22 @@ func New(cfg Config) (*Edge, error) {
 	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
-	for _, r := range cfg.Routes {
-		if e.services[r.Service] != nil {
-			continue
-		}
-		if e.services[r.Service], err = newService(r.Service, cfg.Services[r.Service], cfg.Membership, cfg.StateDir, cfg.Logger); err != nil {
-			return nil, fmt.Errorf("edge: members of service %q: %w", r.Service, err)
-		}
-	}
-	table, err := newRoutes(cfg.Routes, e.services)
-	if err != nil {
-		return nil, fmt.Errorf("edge: %w", err)
-	}
-	e.live.Store(&live{routes: table, headerBytes: cfg.HeaderBytes, proxies: cfg.TrustedProxies})
 	if e.metrics, err = newMetrics(e); err != nil {
 		return nil, fmt.Errorf("edge: Metrics holds an edge's metrics already; each edge needs a registry of its own: %w", err)
 	}
-	for name, s := range e.services {
-		s.dialFailures = e.metrics.dialFailures.WithLabelValues(name)
-		s.outliers.ejections = e.metrics.ejections.WithLabelValues(name)
-		if s.cfg.OnMove == MoveClose {
-			if s.mover, err = newMover(s, e.sessions); err != nil {
-				return nil, fmt.Errorf("edge: %w", err)
-			}
-		}
+	first, err := e.prepare(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
 	}
+	e.install(first, cfg)
 	return e, nil
 }
 
 // View is what the edge routes a service's requests by, for others in this process that must see the same; nil where no route names the
 // service. It is followed while Run runs.
 func (e *Edge) View(service string) *discovery.View {
-	if s := e.services[service]; s != nil {
-		return s.view
+	if p := e.pool(service); p != nil {
+		return p.view
 	}
 	return nil
 }
@@ -138,18 +130,14 @@ func (e *Edge) AdminAddr() net.Addr {
 func (e *Edge) Sessions() int {
 	e.sessions.mu.Lock() // the place of a session that this does not count any more is free
 	defer e.sessions.mu.Unlock()
-	var n int64
-	for _, s := range e.services {
-		n += s.open.Load()
-	}
-	return int(n)
+	return e.sessions.joined
 }
 
 // Run listens and serves until ctx ends, then drains: readiness fails, no connection is accepted any more, and sessions and requests may
 // go on for DrainTimeout; those left are ended at a pace with a FIN. It returns nil once all of that is done, or the error that kept
 // it from working. It is called once.
 func (e *Edge) Run(ctx context.Context) (err error) {
-	if e.running.Swap(true) {
+	if e.started.Swap(true) {
 		return errors.New("edge: Run has been called already; make another Edge")
 	}
 	defer func() {
@@ -175,30 +163,21 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 
 	// Everything below ends when work does: after the drain.
 	work, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	failed := make(chan error, len(e.services)+len(listeners)+1) // room for one of each
-	start := func(f func() error) {
-		wg.Go(func() {
-			if err := f(); err != nil {
-				failed <- err
-			}
-		})
-	}
-	for _, s := range e.services {
-		start(func() error {
-			if err := s.view.Run(work); err != nil {
-				return fmt.Errorf("members of service %q: %w", s.name, err)
-			}
-			return nil
-		})
-	}
 	moving, stopMoving := context.WithCancel(work)
 	defer stopMoving()
-	for _, s := range e.services {
-		if s.mover != nil {
-			wg.Go(func() { s.mover.run(moving) })
-		}
+	start := func(f func() error) {
+		e.running.Go(func() { e.fail(f()) })
 	}
+	e.mu.Lock()
+	e.work, e.moving = work, moving
+	for _, p := range e.pools {
+		p.early = true
+		e.follow(p)
+	}
+	for _, s := range e.live.Load().services {
+		e.move(s)
+	}
+	e.mu.Unlock()
 	public := e.publicServer(work)
 	var intakes []*intake
 	for _, ln := range listeners {
@@ -210,7 +189,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		in, err := newIntake(e, socket, loops)
 		if err != nil {
 			_ = ln.Close() // unless that has been done
-			failed <- err
+			e.fail(err)
 			continue
 		}
 		intakes = append(intakes, in)
@@ -221,27 +200,76 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		start(func() error { return ignoreClosed(adminServer.Serve(admin)) })
 	}
 	close(e.ready)
-	e.log.Info("edge is listening", zap.Stringer("addr", e.addrs[0]), zap.Any("admin", e.adminAddr), zap.Int("sessions_limit", e.sessions.limit))
+	e.log.Info("edge is listening", zap.Stringer("addr", e.addrs[0]), zap.Any("admin", e.adminAddr), zap.Int("sessions_limit", e.sessions.most()))
 
-	patience := e.cfg.DrainTimeout
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-e.failed:
+	}
+	e.draining.Store(true)
+	stopMoving()       // all sessions go now, and new ones go elsewhere
+	e.reloading.Lock() // whoever comes now finds that it drains
+	e.reloading.Unlock()
+	patience := e.live.Load().drainTimeout
+	if err != nil {
 		patience = 0
 	}
-	stopMoving() // all sessions go now, and new ones go elsewhere
 	e.drain(intakes, public, relay, patience)
 
 	stop()
 	_ = adminServer.Close() // closes listeners and connections; nobody is left to hear of a failure
 	e.transports.close()
-	wg.Wait()
+	e.running.Wait()
 	return errors.Join(err, loops.Close())
+}
+
+// follow has the edge follow a pool's members, if it runs. It is called under mu. Members that cannot be followed at all end an edge that
+// starts; later, its sessions are worth more than a service that is new.
+func (e *Edge) follow(p *pool) {
+	if e.work == nil || p.stop != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(e.work)
+	early := p.early
+	e.running.Go(func() {
+		err := p.view.Run(ctx)
+		if err == nil {
+			return
+		}
+		err = fmt.Errorf("members of service %q: %w", p.name, err)
+		if early {
+			e.fail(err)
+			return
+		}
+		e.log.Error("the members of a service cannot be followed; mend it and restart the edge", zap.Error(err))
+	})
+}
+
+// move starts the mover of a service, if it has one and the edge runs. It is called under mu.
+func (e *Edge) move(s *service) {
+	if s.mover == nil || e.moving == nil || s.mover.stop != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, s.mover.stop = context.WithCancel(e.moving)
+	e.running.Go(func() { s.mover.run(ctx) })
+}
+
+// fail ends Run with err, unless that is nil or another came first.
+func (e *Edge) fail(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case e.failed <- err:
+	default:
+		e.log.Error("the edge has failed already", zap.Error(err))
+	}
 }
 
 // drain ends what clients are connected to.
 func (e *Edge) drain(intakes []*intake, public *http.Server, relay *tunnel.Relay, patience time.Duration) {
-	e.draining.Store(true)
 	empty := e.sessions.close()
 	e.log.Info("edge is draining", zap.Int("sessions", e.Sessions()), zap.Duration("at_most", patience))
 
@@ -308,7 +336,7 @@ func (e *Edge) publicServer(work context.Context) *http.Server {
 		Handler:                      e,
 		ReadHeaderTimeout:            e.headTimeout,
 		IdleTimeout:                  keepAliveTimeout,
-		MaxHeaderBytes:               e.cfg.HeaderBytes,
+		MaxHeaderBytes:               max(e.cfg.HeaderBytes, headCeiling),
 		ErrorLog:                     e.httpLog,
 		BaseContext:                  func(net.Listener) context.Context { return work },
 		ConnContext:                  connContext,

@@ -91,7 +91,7 @@ func start(t *testing.T, cfg Config, change ...func(*Edge)) *running {
 		r.done <- err
 		t.Fatalf("Run: %v", err)
 	}
-	for _, s := range e.services {
+	for _, s := range e.followed() {
 		<-s.view.Ready()
 	}
 	return r
@@ -107,7 +107,7 @@ func (r *running) wait() error {
 	}
 }
 
-func (r *running) snapshot() *discovery.Snapshot { return r.services[DefaultService].view.Snapshot() }
+func (r *running) snapshot() *discovery.Snapshot { return r.service(DefaultService).view.Snapshot() }
 
 // await waits until what the edge knows of the default service is as f wants it.
 func (r *running) await(f func(*discovery.Snapshot) bool) {

@@ -5,13 +5,6 @@ import (
 	"strings"
 )
 
-// live is the part of the configuration that can be replaced while the edge runs. It is immutable; a request uses one from start to end.
-type live struct {
-	routes      routes
-	headerBytes int
-	proxies     []netip.Prefix
-}
-
 func (l *live) trusts(addr netip.Addr) bool {
 	for _, p := range l.proxies {
 		if p.Contains(addr) {

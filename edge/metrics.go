@@ -12,6 +12,8 @@ import (
 // metrics are the edge's own, apart from those of services. Labels are bounded: services and reasons come from the configuration and
 // the code, status codes are folded by codeLabel.
 type metrics struct {
+	registry *prometheus.Registry
+
 	refusals     *prometheus.CounterVec // reason
 	acceptErrors *prometheus.CounterVec // reason
 	handovers    prometheus.Counter
@@ -44,6 +46,7 @@ func codeLabel(code int) string {
 
 func newMetrics(e *Edge) (*metrics, error) {
 	m := &metrics{
+		registry: e.cfg.Metrics,
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_refusals_total",
 			Help: "Requests and upgrades that the edge itself refused."}, []string{"reason"}),
 		acceptErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_accept_errors_total",
@@ -75,32 +78,38 @@ func newMetrics(e *Edge) (*metrics, error) {
 		m.upgrades.WithLabelValues("", strconv.Itoa(code))
 		m.requests.WithLabelValues("", strconv.Itoa(code))
 	}
-	for name := range e.services {
-		m.upgradeTime.WithLabelValues(name)
-		m.dialFailures.WithLabelValues(name)
-		m.ejections.WithLabelValues(name)
-		for _, code := range upgradeCodes {
-			m.upgrades.WithLabelValues(name, strconv.Itoa(code))
-		}
-		for _, code := range requestCodes {
-			m.requests.WithLabelValues(name, strconv.Itoa(code))
-		}
-		for _, r := range tunnel.Reasons() {
-			m.closes.WithLabelValues(name, r.String())
-		}
-	}
 	collectors := []prometheus.Collector{m.refusals, m.acceptErrors, m.handovers, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
 		m.ejections, (*liveMetrics)(e)}
-	for _, s := range e.services {
-		collectors = append(collectors, s.view.Metrics())
-	}
 	for _, c := range collectors {
-		if err := e.cfg.Metrics.Register(c); err != nil {
+		if err := m.registry.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
+
+// add has a service's metrics there from the start, at zero, and gives it those that it counts by itself.
+func (m *metrics) add(p *pool) error {
+	if err := m.registry.Register(p.view.Metrics()); err != nil {
+		return err
+	}
+	p.dialFailures = m.dialFailures.WithLabelValues(p.name)
+	p.outliers.ejections = m.ejections.WithLabelValues(p.name)
+	m.upgradeTime.WithLabelValues(p.name)
+	for _, code := range upgradeCodes {
+		m.upgrades.WithLabelValues(p.name, strconv.Itoa(code))
+	}
+	for _, code := range requestCodes {
+		m.requests.WithLabelValues(p.name, strconv.Itoa(code))
+	}
+	for _, r := range tunnel.Reasons() {
+		m.closes.WithLabelValues(p.name, r.String())
+	}
+	return nil
+}
+
+// forget takes the view of a service that is not followed any more away; what was counted stays.
+func (m *metrics) forget(p *pool) { m.registry.Unregister(p.view.Metrics()) }
 
 var (
 	sessionsDesc = prometheus.NewDesc("selvedge_edge_sessions", "Sessions that are open.", []string{"service"}, nil)
@@ -126,10 +135,10 @@ func (l *liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	gauge(limitDesc, l.sessions.limit)
-	for name, s := range l.services {
-		gauge(sessionsDesc, int(s.open.Load()), name)
-		gauge(ejectedDesc, s.outliers.ejected(), name)
+	gauge(limitDesc, l.sessions.most())
+	for name, p := range (*Edge)(l).followed() {
+		gauge(sessionsDesc, int(p.open.Load()), name)
+		gauge(ejectedDesc, p.outliers.ejected(), name)
 	}
 	var moved tunnel.Counters
 	if relay := l.relay.Load(); relay != nil {

@@ -41,9 +41,10 @@ func (p movePace) rate(moving, sessions int) float64 {
 // our package close theirs with 1012, once the new home has agreed. Only a service with MoveClose has a mover; the methods that
 // sessions call do nothing without one, and there is nothing to remember of a session then.
 type mover struct {
-	service  *service
+	service  *pool
 	sessions *sessions
 	pace     movePace
+	stop     context.CancelFunc // ends run; nil before it; under Edge.mu
 
 	changedAt atomic.Int64  // Unix nanoseconds of the last change of members
 	nudge     chan struct{} // wakes run; holds one
@@ -86,14 +87,10 @@ func (a absence) next(now time.Time) absence {
 	}
 }
 
-func newMover(svc *service, sessions *sessions) (*mover, error) {
+func newMover(svc *pool, sessions *sessions) *mover {
 	m := &mover{service: svc, sessions: sessions, pace: defaultPace, nudge: make(chan struct{}, 1), seats: make(map[*session]seat)}
-	var err error
-	if m.away, err = lru.New[string, absence](awayMost); err != nil {
-		return nil, err
-	}
-	svc.view.Subscribe(m.membersChanged)
-	return m, nil
+	m.away, _ = lru.New[string, absence](awayMost) // fails for a size below 1
+	return m
 }
 
 func (m *mover) membersChanged(_, _ *discovery.Snapshot) {
@@ -139,6 +136,8 @@ func (m *mover) remove(one *session) {
 
 // run moves whoever is misplaced once members have been still for a moment, until ctx ends.
 func (m *mover) run(ctx context.Context) {
+	defer m.service.view.Subscribe(m.membersChanged)()
+	m.membersChanged(nil, nil) // what happened before is looked at
 	for {
 		select {
 		case <-m.nudge:

@@ -13,7 +13,7 @@ import (
 
 // atOnce moves as fast as a mover can.
 func atOnce(e *Edge) {
-	if m := e.services[DefaultService].mover; m != nil {
+	if m := e.service(DefaultService).mover; m != nil {
 		m.pace = movePace{settle: 10 * time.Millisecond, spread: time.Millisecond, share: 1000}
 	}
 }
@@ -61,7 +61,7 @@ func TestMoveClose(t *testing.T) {
 			e.await(func(snap *discovery.Snapshot) bool { return snap.Ring.Len() == 1 })
 			users, _ := e.open(usersOf(40)...)
 			nobodys, _ := e.open("/any", "/any")
-			if m := e.services[DefaultService].mover; m != nil {
+			if m := e.service(DefaultService).mover; m != nil {
 				if n := m.seated(); c.moves && n != len(users) || !c.moves && n != 0 {
 					t.Errorf("%d sessions may be moved", n)
 				}
@@ -85,8 +85,8 @@ func TestMoveClose(t *testing.T) {
 				}
 				return nil
 			}, "they are counted")
-			if !c.moves && e.services[DefaultService].mover != nil { // where there is one, it has looked at the ring
-				if movable, waiting := e.services[DefaultService].mover.misplaced(); len(movable)+waiting != 0 {
+			if !c.moves && e.service(DefaultService).mover != nil { // where there is one, it has looked at the ring
+				if movable, waiting := e.service(DefaultService).mover.misplaced(); len(movable)+waiting != 0 {
 					t.Errorf("%d movable, %d waiting", len(movable), waiting)
 				}
 			}
@@ -103,7 +103,7 @@ func TestMoveClose(t *testing.T) {
 				_ = client.Close()
 			}
 			testkit.Eventually(t, patience, func() bool { return e.Sessions() == 0 }, "all have gone")
-			if m := e.services[DefaultService].mover; m != nil {
+			if m := e.service(DefaultService).mover; m != nil {
 				if n := m.seated(); n != 0 {
 					t.Errorf("%d seats of sessions that are gone", n)
 				}
@@ -119,7 +119,7 @@ func TestMovePace(t *testing.T) {
 	const settle, spread = 100 * time.Millisecond, 500 * time.Millisecond
 	e := start(t, Config{Membership: Membership{Memory: registry}, Services: map[string]ServiceConfig{DefaultService: {OnMove: MoveClose}}},
 		func(e *Edge) {
-			e.services[DefaultService].mover.pace = movePace{settle: settle, spread: spread, share: 1000}
+			e.service(DefaultService).mover.pace = movePace{settle: settle, spread: spread, share: 1000}
 		})
 	e.await(func(snap *discovery.Snapshot) bool { return snap.Ring.Len() == 1 })
 	clients, _ := e.open(usersOf(20)...)
@@ -181,10 +181,10 @@ func TestNoMoveLoop(t *testing.T) {
 	e := start(t, Config{Membership: members(deadAddr(t), listenBackend(t, echo("b1"))),
 		Services: map[string]ServiceConfig{DefaultService: {OnMove: MoveClose}}}, atOnce, func(e *Edge) {
 		began := time.Now()
-		e.services[DefaultService].outliers.clock = func() time.Time { return began } // who is avoided stays so
+		e.service(DefaultService).outliers.clock = func() time.Time { return began } // who is avoided stays so
 	})
 	user := e.ownedBy("b0")
-	svc := e.services[DefaultService]
+	svc := e.service(DefaultService)
 	want := func(movable, waiting int, when string) {
 		t.Helper()
 		if a, b := svc.mover.misplaced(); len(a) != movable || b != waiting {
@@ -227,7 +227,7 @@ func TestSeatCost(t *testing.T) {
 	all := make([]session, n)
 	before := heap()
 	for i := range all {
-		e.services[DefaultService].mover.add(&all[i], fmt.Sprintf("user-%08d", i), candidate{Member: discovery.Member{ID: "b0"}})
+		e.service(DefaultService).mover.add(&all[i], fmt.Sprintf("user-%08d", i), candidate{Member: discovery.Member{ID: "b0"}})
 	}
 	per := (heap() - before) / n
 	t.Logf("%d bytes a session", per)

@@ -22,12 +22,12 @@ const (
 // member belongs to its incarnation and its address: a process that was restarted elsewhere begins anew.
 type outliers struct {
 	log       *zap.Logger
-	trialTime time.Duration      // what one try may take; how long a trial keeps others away
 	ejections prometheus.Counter // set before the first failure
 	clock     func() time.Time
 
-	mu      sync.Mutex
-	records map[instance]*record // at most one for each member
+	mu        sync.Mutex
+	trialTime time.Duration        // what one try may take; how long a trial keeps others away
+	records   map[instance]*record // at most one for each member
 }
 
 // instance is what a record belongs to: a process at an address.
@@ -48,13 +48,15 @@ type record struct {
 	trial    bool      // one try is under way to find out; others wait until it ends, or until then
 }
 
-func newOutliers(log *zap.Logger, cfg ServiceConfig) *outliers {
-	return &outliers{
-		log:       log,
-		trialTime: cfg.ConnectTimeout + cfg.ResponseTimeout,
-		clock:     time.Now,
-		records:   make(map[instance]*record),
-	}
+func newOutliers(log *zap.Logger) *outliers {
+	return &outliers{log: log, clock: time.Now, records: make(map[instance]*record)}
+}
+
+// expect says how the members are tried from now on.
+func (o *outliers) expect(cfg ServiceConfig) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.trialTime = cfg.ConnectTimeout + cfg.ResponseTimeout
 }
 
 // admit tells whether m may be tried now rather than last. Once its time has passed, one caller is let through as a trial.

@@ -31,7 +31,8 @@ type watchedOutliers struct {
 func newWatchedOutliers() *watchedOutliers {
 	core, logs := observer.New(zapcore.InfoLevel)
 	w := &watchedOutliers{now: time.Unix(1000, 0), logs: logs}
-	w.outliers = newOutliers(zap.New(core), ServiceConfig{}.withDefaults())
+	w.outliers = newOutliers(zap.New(core))
+	w.expect(ServiceConfig{}.withDefaults())
 	w.ejections = prometheus.NewCounter(prometheus.CounterOpts{Name: "ejections"})
 	w.clock = func() time.Time { return w.now }
 	return w
@@ -146,7 +147,7 @@ func TestRecordsBelongToIncarnations(t *testing.T) {
 // Avoided members come last, in order, within the attempts; where all are, they are tried as they stand.
 func TestWalkTriesAvoidedLast(t *testing.T) {
 	e := start(t, Config{Membership: members("h:1", "h:2", "h:3", "h:4", "h:5"), Services: map[string]ServiceConfig{DefaultService: {Retries: 2}}})
-	svc, all := e.services[DefaultService], order(e, "alice")
+	svc, all := e.service(DefaultService), order(e, "alice")
 	for _, c := range []struct{ avoided, want []int }{
 		{nil, []int{0, 1, 2}},
 		{[]int{0}, []int{1, 2, 3}},
@@ -187,7 +188,7 @@ func TestHungOwnerIsPassedOver(t *testing.T) {
 	e := start(t, Config{Membership: members(listenBackend(t, hung), listenBackend(t, echo("b1"))),
 		Services: map[string]ServiceConfig{DefaultService: {ResponseTimeout: 50 * time.Millisecond}}}, func(e *Edge) {
 		began := time.Now()
-		e.services[DefaultService].outliers.clock = func() time.Time { return began.Add(time.Duration(later.Load())) }
+		e.service(DefaultService).outliers.clock = func() time.Time { return began.Add(time.Duration(later.Load())) }
 	})
 	user := e.ownedBy("b0")
 	at := func(want string) {
@@ -232,7 +233,7 @@ func TestDeadOwnerIsDialledOnce(t *testing.T) {
 	}
 	e := start(t, Config{Membership: members(deadAddr(t), listenBackend(t, plain))}, func(e *Edge) {
 		began := time.Now()
-		e.services[DefaultService].outliers.clock = func() time.Time { return began }
+		e.service(DefaultService).outliers.clock = func() time.Time { return began }
 	})
 	user := e.ownedBy("b0")
 	for i := range 6 {

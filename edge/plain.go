@@ -182,7 +182,8 @@ func (b *onceBody) touched() bool {
 	return b.read
 }
 
-// transports are the keep-alive connections to backends, one pool for each service and timeout.
+// transports are the keep-alive connections to backends, one pool for each service and timeout. A service that is treated in another way
+// than before has new ones.
 type transports struct {
 	mu   sync.Mutex
 	pool map[transportKey]*http.Transport
@@ -213,6 +214,18 @@ func (e *Edge) transport(r *route) *http.Transport {
 	}
 	e.transports.pool[key] = t
 	return t
+}
+
+// keep drops the pools of services that are not l's; requests under way keep their connections.
+func (t *transports) keep(l *live) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, one := range t.pool {
+		if l.services[key.service.name] != key.service {
+			one.CloseIdleConnections()
+			delete(t.pool, key)
+		}
+	}
 }
 
 func (t *transports) close() {

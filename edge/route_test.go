@@ -12,7 +12,7 @@ import (
 func table(t interface{ Fatal(...any) }, list ...Route) routes {
 	services := map[string]*service{}
 	for i := range list {
-		services[list[i].Service] = &service{name: list[i].Service}
+		services[list[i].Service] = &service{pool: &pool{name: list[i].Service}}
 		if list[i].Path == "" {
 			list[i].Path = "/"
 		}

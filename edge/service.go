@@ -14,19 +14,29 @@ import (
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
-// service is what the edge knows of one service. Its view and ring are its own: nothing here is shared between services.
+// service is how one service is treated under a [live], and the pool of its members, which outlives that. It is immutable.
 type service struct {
-	name         string
-	cfg          ServiceConfig
-	view         *discovery.View
-	outliers     *outliers
-	mover        *mover       // nil but for MoveClose
-	open         atomic.Int64 // sessions
-	dialFailures prometheus.Counter
-	log          *zap.Logger
+	*pool
+	cfg   ServiceConfig
+	mover *mover // nil but for MoveClose
 }
 
-func newService(name string, cfg ServiceConfig, members Membership, stateDir string, log *zap.Logger) (*service, error) {
+// pool is what the edge knows of the members of one service, for as long as routes name it. Its view and ring are its own: nothing here is
+// shared between services.
+type pool struct {
+	name         string
+	view         *discovery.View
+	outliers     *outliers
+	open         atomic.Int64 // sessions
+	departed     atomic.Bool  // no route names it any more: it is here for its sessions
+	dialFailures prometheus.Counter
+	log          *zap.Logger
+
+	early bool               // it was there when the edge began to run; written before that
+	stop  context.CancelFunc // ends following the members; nil before Run; under Edge.mu
+}
+
+func newPool(name string, members Membership, stateDir string, log *zap.Logger) (*pool, error) {
 	src, err := members.Open(name, log)
 	if err == nil && stateDir != "" {
 		src, err = discovery.Remember(src, stateDir, log)
@@ -34,15 +44,14 @@ func newService(name string, cfg ServiceConfig, members Membership, stateDir str
 	if err != nil {
 		return nil, err
 	}
-	s := &service{
+	p := &pool{
 		name: name,
-		cfg:  cfg,
 		view: discovery.NewView(name, src, log),
 		log:  log.With(zap.String("service", name)),
 	}
-	s.outliers = newOutliers(s.log, cfg)
-	s.view.Subscribe(s.outliers.forget)
-	return s, nil
+	p.outliers = newOutliers(p.log)
+	p.view.Subscribe(p.outliers.forget)
+	return p, nil
 }
 
 // dialError is a connection that did not come about, as opposed to one that failed later: nothing was sent.
@@ -77,9 +86,9 @@ func (s *service) dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // unreachable counts a connection to addr that did not come about.
-func (s *service) unreachable(addr string, err error) *dialError {
-	s.dialFailures.Inc()
-	s.log.Debug("a member cannot be reached", zap.String("addr", addr), zap.Error(err))
+func (p *pool) unreachable(addr string, err error) *dialError {
+	p.dialFailures.Inc()
+	p.log.Debug("a member cannot be reached", zap.String("addr", addr), zap.Error(err))
 	return &dialError{err}
 }
 

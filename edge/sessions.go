@@ -10,10 +10,10 @@ import (
 
 // sessions are the places that the edge has, and who sits there: upgrades under way and open sessions.
 type sessions struct {
-	limit int
-
 	mu     sync.Mutex
+	limit  int           // of places
 	held   int           // places taken
+	joined int           // open sessions
 	open   session       // sentinel of the ring of open sessions
 	cut    bool          // every session is to end: those that open now too
 	closed bool          // no place is given any more
@@ -47,6 +47,20 @@ func newSessions(limit int) *sessions {
 	s := &sessions{limit: limit, empty: make(chan struct{})}
 	s.open.prev, s.open.next = &s.open, &s.open
 	return s
+}
+
+// bound changes how many places there are. Whoever has one keeps it.
+func (s *sessions) bound(limit int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = limit
+}
+
+// most is how many places there are.
+func (s *sessions) most() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit
 }
 
 // take reserves a place; give returns it.
@@ -85,6 +99,7 @@ func (s *sessions) join(e *Edge, svc *service, user string, at candidate,
 	svc.open.Add(1)
 	svc.mover.add(one, user, at)
 	s.mu.Lock()
+	s.joined++
 	one.prev, one.next = s.open.prev, &s.open
 	one.prev.next, one.next.prev = one, one
 	s.mu.Unlock()
@@ -114,7 +129,10 @@ func (s *sessions) remove(one *session) {
 	one.service.mover.remove(one)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one.service.open.Add(-1)
+	s.joined--
+	if one.service.open.Add(-1) == 0 && one.service.departed.Load() {
+		one.of.retireLater()
+	}
 	one.prev.next, one.next.prev = one.next, one.prev
 	one.done = true
 	s.giveLocked()

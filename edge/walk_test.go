@@ -17,7 +17,7 @@ import (
 
 // order returns the ids in the order in which they are asked for user, all being well.
 func order(e *running, user string) []string {
-	return slices.Collect(e.services[DefaultService].view.Snapshot().Ring.Successors(user))
+	return slices.Collect(e.service(DefaultService).view.Snapshot().Ring.Successors(user))
 }
 
 // passedOver switches and says whom the edge has passed over, as it was told.

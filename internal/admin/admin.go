@@ -13,7 +13,7 @@ import (
 
 // Config says what a listener shows.
 type Config struct {
-	Token string              // "": no token is asked for
+	Token func() string       // asked for each request; nil or "": no token is asked for
 	Ready func() error        // what keeps the process from taking work; nil: nothing
 	Show  prometheus.Gatherer // served at /metrics
 	Page  http.Handler        // served at /; nil: nothing is
@@ -65,6 +65,6 @@ func Handler(c Config) http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	public.Handle("/", RequireToken(c.Token, inside))
+	public.Handle("/", RequireTokenOf(c.Token, inside))
 	return public
 }

@@ -84,6 +84,7 @@ func TestReadToken(t *testing.T) {
 
 func TestHandler(t *testing.T) {
 	notReady := errors.New("draining")
+	token := func() string { return "t" }
 	for _, test := range []struct {
 		name   string
 		cfg    admin.Config
@@ -91,13 +92,13 @@ func TestHandler(t *testing.T) {
 		status int
 		text   string
 	}{
-		{"health", admin.Config{Token: "t"}, "/healthz", 200, "ok"},
-		{"ready", admin.Config{Token: "t", Ready: func() error { return nil }}, "/readyz", 200, ""},
+		{"health", admin.Config{Token: token}, "/healthz", 200, "ok"},
+		{"ready", admin.Config{Token: token, Ready: func() error { return nil }}, "/readyz", 200, ""},
 		{"ready, nothing to ask", admin.Config{}, "/readyz", 200, ""},
 		{"not ready", admin.Config{Ready: func() error { return notReady }}, "/readyz", 503, "draining"},
 		{"metrics", admin.Config{}, "/metrics", 200, ""},
-		{"metrics, no token shown", admin.Config{Token: "t"}, "/metrics", 401, ""},
-		{"profiles, no token shown", admin.Config{Token: "t"}, "/debug/pprof/", 401, ""},
+		{"metrics, no token shown", admin.Config{Token: token}, "/metrics", 401, ""},
+		{"profiles, no token shown", admin.Config{Token: token}, "/debug/pprof/", 401, ""},
 		{"profiles", admin.Config{}, "/debug/pprof/", 200, "goroutine"},
 		{"no page", admin.Config{}, "/", 404, ""},
 	} {

@@ -28,11 +28,21 @@ func CheckExposure(addr, token, needs string) error {
 
 // RequireToken answers 401 to requests that do not show token as a bearer token; with an empty token it lets everything pass.
 func RequireToken(token string, next http.Handler) http.Handler {
-	if token == "" {
+	return RequireTokenOf(func() string { return token }, next)
+}
+
+// RequireTokenOf is [RequireToken] with a token that may become another one: each request is held against what token returns then.
+func RequireTokenOf(token func() string, next http.Handler) http.Handler {
+	if token == nil {
 		return next
 	}
-	want := sha256.Sum256([]byte(token)) // hashed, so that the comparison tells nothing of the length either
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := token()
+		if now == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		want := sha256.Sum256([]byte(now)) // hashed, so that the comparison tells nothing of the length either
 		scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(shown))
 		if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {

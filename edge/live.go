@@ -1,0 +1,35 @@
+package edge
+
+import (
+	"net/netip"
+	"time"
+)
+
+// live is the part of the configuration that can be replaced while the edge runs, ready for use. It is immutable: a request takes the
+// pointer once and is treated by the same one from start to end. Whatever is to be reloadable hangs from here, is made by [newLive] of a
+// [Config] that was checked, and is compared with nothing: [Edge.Reload] swaps the pointer.
+type live struct {
+	services     map[string]*service // by name, those that routes name
+	routes       routes
+	headerBytes  int
+	proxies      []netip.Prefix // trusted
+	adminToken   string
+	drainTimeout time.Duration
+}
+
+// newLive compiles cfg, which has its defaults and was checked; services holds every service that its routes name. It opens and starts
+// nothing, so that a live which is not used after all leaves nothing behind.
+func newLive(cfg Config, services map[string]*service) (*live, error) {
+	table, err := newRoutes(cfg.Routes, services)
+	if err != nil {
+		return nil, err
+	}
+	return &live{
+		services:     services,
+		routes:       table,
+		headerBytes:  cfg.HeaderBytes,
+		proxies:      cfg.TrustedProxies,
+		adminToken:   cfg.Admin.Token,
+		drainTimeout: cfg.DrainTimeout,
+	}, nil
+}
