@@ -19,5 +19,12 @@
 // normalisation. A source that holds two different values is refused as ambiguous, since the edge and the backend
 // might each believe another one.
 //
-// The package does no I/O and holds no state; a [Key] is immutable and safe for concurrent use.
+// A [Key] is immutable, does no I/O and is safe for concurrent use. Tokens are for a [Verifier], which keeps the issuer's public keys:
+//
+//	v, err := identity.NewVerifier(identity.AuthConfig{JWKS: "https://issuer.example/jwks.json", Audience: "chat"}, log)
+//	go v.Run(ctx)
+//	who, err := v.Identify(key, &head)                       // per request; never waits. After UnknownKey, v.Refresh(ctx) may help
+//
+// A token must end (exp), be valid now give or take 30 s, be signed by one of the algorithms that the configuration lists and by a key that
+// the issuer publishes, and be of the issuer and for the audience that are configured.
 package identity

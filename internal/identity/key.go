@@ -22,6 +22,7 @@ const (
 	kindJWT
 	kindIP
 	kindNone
+	kindProtocol // of tokens only
 )
 
 // source is one part of a key expression.
