@@ -29,7 +29,7 @@ const (
 	jwksBytes   = 1 << 20          // largest key set
 	jwksTimeout = 5 * time.Second  // for the issuer to answer
 	jwksEvery   = 5 * time.Minute  // between reads of a URL, give or take a tenth
-	jwksPoll    = 5 * time.Second  // between reads of a file
+	jwksPoll    = time.Second      // between reads of a file
 	jwksRetry   = time.Second      // after the first failure; doubled by each that follows
 	jwksRetryTo = time.Minute      // at most
 	unknownEach = 10 * time.Second // between reads that unknown key ids cause, whatever their number

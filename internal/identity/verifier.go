@@ -123,7 +123,7 @@ func (v *Verifier) KeyReads() (all, failed uint64) {
 }
 
 // Identify returns who head is from by its token and by key, which must be of the kind that [Key.NeedsAuth]. The error is an [*Error]. It
-// costs a hash where the token has been verified before, else 30 to 100 us; it never waits for anything.
+// costs a hash where the token has been verified before, else some 100 us; it never waits for anything.
 func (v *Verifier) Identify(key Key, head *RequestHead) (Identity, error) {
 	token, at, err := v.sources.find(head)
 	if err != nil {
