@@ -27,4 +27,12 @@
 //
 // A token must end (exp), be valid now give or take 30 s, be signed by one of the algorithms that the configuration lists and by a key that
 // the issuer publishes, and be of the issuer and for the audience that are configured.
+//
+// It also proves to members who says so. Edges and members share [Secrets]; with them an edge signs what it tells a member of a request, and mints a
+// [Ticket] for a client that is to connect to a member by itself. A member's [Guard] takes each of both once:
+//
+//	header := secrets.Sign(&identity.Claims{Service: "chat", Member: "b1", RequestID: id, User: "alice"}, time.Now())
+//	err := guard.Signature(header, claims, time.Now())
+//
+// Everything here is safe for concurrent use.
 package identity
