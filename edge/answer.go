@@ -73,6 +73,7 @@ func refuseAnswer(text string) *refusal {
 // refuse answers with no. It must not be called once the connection is hijacked.
 func (e *Edge) refuse(w http.ResponseWriter, x *exchange, no *refusal) {
 	e.metrics.refusals.WithLabelValues(string(no.reason)).Inc()
+	x.refused = no.reason
 	if no.status == statusClientGone {
 		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}

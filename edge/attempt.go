@@ -53,6 +53,9 @@ func (a *attempt) service() *service { return a.x.route.service }
 func (a *attempt) next() bool {
 	a.member, a.trying = a.walk.next()
 	a.began = time.Now()
+	if a.trying {
+		a.x.asks(a.member.ID, a.began)
+	}
 	return a.trying
 }
 
@@ -63,7 +66,10 @@ func (a *attempt) connected() {
 }
 
 // answered notes that the member is well.
-func (a *attempt) answered() { a.service().outliers.answered(a.member.Member, a.began) }
+func (a *attempt) answered() {
+	a.x.hears()
+	a.service().outliers.answered(a.member.Member, a.began)
+}
 
 // failed notes that the member refused the connection or did not answer in time.
 func (a *attempt) failed(err error) { a.service().outliers.failed(a.member.Member, a.began, err) }

@@ -57,6 +57,8 @@ type Config struct {
 	Name         string        // X-Selvedge-Edge; default: the host's name
 	StateDir     string        // directory for the members last known, for a start while the registry is away; default: none
 
+	AccessLog AccessLog // one line per session and request; default: none
+
 	// TrustedProxies are the networks whose word on X-Forwarded-*, Forwarded and X-Request-Id is taken. Default: none.
 	// Reloadable.
 	TrustedProxies []netip.Prefix
@@ -200,6 +202,9 @@ func (c Config) check() error {
 	}
 	if _, err := tunnel.ParseEngine(cmp.Or(c.Engine, "auto")); err != nil {
 		fail("Engine: %w", err)
+	}
+	if err := c.AccessLog.check(); err != nil {
+		fail("AccessLog: %w", err)
 	}
 	if c.HeaderBytes < 1024 {
 		fail("HeaderBytes %d: want at least 1024; browsers send that much", c.HeaderBytes)

@@ -31,6 +31,7 @@ type Edge struct {
 	httpLog *stdlog.Logger // net/http's complaints about clients, at debug level
 	engine  tunnel.Engine
 	metrics *metrics
+	access  *accessLog // nil: none
 
 	live       atomic.Pointer[live] // never nil
 	sessions   *sessions
@@ -86,6 +87,7 @@ func New(cfg Config) (*Edge, error) {
 	if e.metrics, err = newMetrics(e); err != nil {
 		return nil, fmt.Errorf("edge: Metrics holds an edge's metrics already; each edge needs a registry of its own: %w", err)
 	}
+	e.access = newAccessLog(cfg.AccessLog, cfg.Logger, e.metrics.logLost)
 	first, err := e.prepare(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
@@ -145,6 +147,10 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 			err = fmt.Errorf("edge: %w", err)
 		}
 	}()
+	if err := e.access.open(); err != nil {
+		return err
+	}
+	defer e.access.close()
 	listeners, admin, err := e.listen(ctx)
 	if err != nil {
 		return err

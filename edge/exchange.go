@@ -20,6 +20,13 @@ type exchange struct {
 	// Known once resolve has returned nil.
 	route *route
 	user  string // "": none
+
+	// For the access log.
+	logged   bool          // there will be a line
+	refused  reason        // by the edge; "": it was not
+	backend  string        // the member asked last; "": none
+	asked    time.Time     // the first of them
+	upstream time.Duration // from there to the head of the answer
 }
 
 // ServeHTTP decides what a request is: an upgrade to WebSocket or plain HTTP.
@@ -39,6 +46,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		} else {
 			e.metrics.requests.WithLabelValues("", codeLabel(refuseHead.status)).Inc()
 		}
+		x.refused = refuseHead.reason
+		e.access.ended(x, refuseHead.status, 0, 0)
 		e.refuse(w, x, refuseHead)
 	case x.upgrade:
 		e.upgrade(w, r, x, nil)
@@ -54,6 +63,7 @@ func (e *Edge) begin(r *http.Request) *exchange {
 		x.head.Client = x.live.client(x.head.Client, r.Header["X-Forwarded-For"])
 	}
 	x.id = requestID(r.Header, x.trusted)
+	x.logged = e.access.takes()
 	return x
 }
 
@@ -79,6 +89,15 @@ func (x *exchange) resolve(r *http.Request) *refusal {
 	x.user = user
 	return nil
 }
+
+// asks notes that a member is asked, and hears that it has answered.
+func (x *exchange) asks(member string, now time.Time) {
+	if x.backend = member; x.asked.IsZero() {
+		x.asked = now
+	}
+}
+
+func (x *exchange) hears() { x.upstream = time.Since(x.asked) }
 
 // service is the name of the service found, for metrics.
 func (x *exchange) service() string {

@@ -257,4 +257,6 @@ func (e *Edge) abandon(a *attempt) {
 	e.sessions.give()
 	e.metrics.refusals.WithLabelValues(string(clientGone)).Inc()
 	e.metrics.upgraded(a.service().name, statusClientGone, a.x.started)
+	a.x.refused = clientGone
+	e.access.ended(a.x, statusClientGone, 0, 0)
 }

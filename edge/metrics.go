@@ -23,6 +23,7 @@ type metrics struct {
 	closes       *prometheus.CounterVec // service, reason
 	dialFailures *prometheus.CounterVec // service
 	ejections    *prometheus.CounterVec // service
+	logLost      prometheus.Counter
 }
 
 // codes are those that an upgrade or a request is counted under by themselves; the rest is counted by class.
@@ -68,6 +69,8 @@ func newMetrics(e *Edge) (*metrics, error) {
 		ejections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "selvedge_edge_ejections_total",
 			Help: "Times that a member which did not answer was avoided for a while."}, []string{"service"}),
 	}
+	m.logLost = prometheus.NewCounter(prometheus.CounterOpts{Name: "selvedge_edge_access_log_lost_total",
+		Help: "Lines of the access log that could not be written, or found too many waiting."})
 	for _, r := range reasons {
 		m.refusals.WithLabelValues(string(r))
 	}
@@ -79,7 +82,7 @@ func newMetrics(e *Edge) (*metrics, error) {
 		m.requests.WithLabelValues("", strconv.Itoa(code))
 	}
 	collectors := []prometheus.Collector{m.refusals, m.acceptErrors, m.handovers, m.upgrades, m.upgradeTime, m.requests, m.closes, m.dialFailures,
-		m.ejections, (*liveMetrics)(e)}
+		m.ejections, m.logLost, (*liveMetrics)(e)}
 	for _, c := range collectors {
 		if err := m.registry.Register(c); err != nil {
 			return nil, err

@@ -294,7 +294,7 @@ func (o *opening) join(answer *http.Response, size int) {
 	}
 	o.leave()
 	err = e.sessions.join(e, a.service(), a.x.user, a.member, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
-		return e.relay.Load().JoinOn(o.lane.loop, client, member, ended)
+		return e.relay.Load().JoinOn(o.lane.loop, client, member, e.access.session(a.x, ended))
 	})
 	if err != nil {
 		e.log.Error("two connections cannot be joined", zap.String("request_id", a.x.id), zap.Error(err))
@@ -311,10 +311,7 @@ func (o *opening) handOver() {
 
 // gone ends an attempt whose client has left, or is made to leave.
 func (o *opening) gone() {
-	e := o.lane.intake.edge
-	e.sessions.give()
-	e.metrics.refusals.WithLabelValues(string(clientGone)).Inc()
-	e.metrics.upgraded(o.attempt.x.service(), statusClientGone, o.attempt.x.started)
+	o.lane.intake.edge.abandon(o.attempt)
 	o.drop()
 }
 

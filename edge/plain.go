@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,7 +20,17 @@ import (
 // plain passes a request that is no upgrade to the member that the user's sessions are on.
 func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	count := &statusWriter{ResponseWriter: w, code: statusClientGone}
-	defer func() { e.metrics.requests.WithLabelValues(x.service(), codeLabel(count.code)).Inc() }()
+	f := &forwarder{edge: e, x: x}
+	whole := false
+	defer func() {
+		e.metrics.requests.WithLabelValues(x.service(), codeLabel(count.code)).Inc()
+		if !whole && x.refused == "" { // broken off within the answer's body
+			if x.refused = badAnswer; count.broken || r.Context().Err() != nil {
+				x.refused = clientGone
+			}
+		}
+		e.access.ended(x, count.code, f.received.Load(), count.bytes)
+	}()
 	if no := x.resolve(r); no != nil {
 		e.refuse(count, x, no)
 		return
@@ -38,7 +49,7 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	// Not one field of an upgrade goes on, so that no answer can turn this connection into a raw pipe.
 	r.Header.Del("Upgrade")
-	f := &forwarder{edge: e, x: x, snap: snap, transport: e.transport(x.route)}
+	f.snap, f.transport = snap, e.transport(x.route)
 	proxy := httputil.ReverseProxy{
 		Rewrite:        f.rewrite,
 		Transport:      f,
@@ -48,6 +59,7 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		ErrorHandler:   f.failed,
 	}
 	proxy.ServeHTTP(count, r)
+	whole = true
 }
 
 // forwarder brings one plain request to a member, and to the next where nothing has been sent yet. ReverseProxy does the streaming, in
@@ -57,6 +69,7 @@ type forwarder struct {
 	x         *exchange
 	snap      *discovery.Snapshot
 	transport *http.Transport
+	received  atomic.Int64 // bytes of the request's body
 }
 
 func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
@@ -76,15 +89,17 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 	svc := f.x.route.service
 	for member := range svc.walk(f.snap, f.x.user).rest() {
 		began := time.Now()
+		f.x.asks(member.ID, began)
 		try := r.Clone(r.Context())
 		try.URL.Host = member.Addr
-		body := &onceBody{r: r.Body}
+		body := &onceBody{r: r.Body, count: &f.received}
 		if r.Body != nil {
 			try.Body = body
 		}
 		var answer *http.Response
 		answer, err = f.transport.RoundTrip(try)
 		if err == nil {
+			f.x.hears()
 			svc.outliers.answered(member.Member, began)
 			if answer.StatusCode == http.StatusSwitchingProtocols {
 				_ = answer.Body.Close()
@@ -154,6 +169,7 @@ func (f *forwarder) failed(w http.ResponseWriter, r *http.Request, err error) {
 type onceBody struct {
 	mu     sync.Mutex
 	r      io.ReadCloser
+	count  *atomic.Int64 // bytes read
 	read   bool
 	closed bool
 }
@@ -166,7 +182,9 @@ func (b *onceBody) Read(p []byte) (int, error) {
 	}
 	b.read = true
 	b.mu.Unlock()
-	return b.r.Read(p)
+	n, err := b.r.Read(p)
+	b.count.Add(int64(n))
+	return n, err
 }
 
 func (b *onceBody) Close() error {
@@ -244,10 +262,19 @@ var copyPool = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b 
 func (copyBuffers) Get() []byte  { return *copyPool.Get().(*[]byte) }
 func (copyBuffers) Put(b []byte) { copyPool.Put(&b) }
 
-// statusWriter remembers the status of an answer.
+// statusWriter remembers the status of an answer and counts the bytes of its body.
 type statusWriter struct {
 	http.ResponseWriter
-	code int
+	code   int
+	bytes  int64
+	broken bool // the client takes no more
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	w.broken = w.broken || err != nil
+	return n, err
 }
 
 func (w *statusWriter) WriteHeader(code int) {

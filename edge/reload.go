@@ -23,9 +23,9 @@ const headCeiling = 64 << 10
 // routes go on to name keeps its members, its ring and what is known of them, and one that none names any more is followed until its
 // last session has ended.
 //
-// What a running edge cannot change must be as it was: the addresses of Listen and Admin, Membership, Engine, StateDir and Name. An error
-// names what differs, or what is wrong, and then nothing has changed. Metrics, Logger and AdminHandler are not looked at. Reload may be
-// called at any time until Run's context ends, and by several goroutines, one after the other.
+// What a running edge cannot change must be as it was: the addresses of Listen and Admin, Membership, Engine, StateDir, Name and
+// AccessLog. An error names what differs, or what is wrong, and then nothing has changed. Metrics, Logger and AdminHandler are not looked
+// at. Reload may be called at any time until Run's context ends, and by several goroutines, one after the other.
 func (e *Edge) Reload(cfg Config) error {
 	e.reloading.Lock()
 	defer e.reloading.Unlock()
@@ -59,6 +59,7 @@ func (c Config) needsRestart(next Config) error {
 	same("Engine (engine)", c.Engine == next.Engine)
 	same("StateDir (state_dir)", c.StateDir == next.StateDir)
 	same("Name (name)", c.Name == next.Name)
+	same("AccessLog (access_log)", c.AccessLog == next.AccessLog)
 	if most := max(c.HeaderBytes, headCeiling); next.HeaderBytes > most {
 		errs = append(errs, fmt.Errorf("HeaderBytes (limits.header_bytes) %d: this edge was started for at most %d; restart it", next.HeaderBytes, most))
 	}

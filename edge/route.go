@@ -20,8 +20,10 @@ type route struct {
 
 	timeout   time.Duration
 	bodyBytes int64
-	request   fieldRules
-	response  fieldRules
+	// userInPath says that a part of the path can be the user's id: it is not logged.
+	userInPath bool
+	request    fieldRules
+	response   fieldRules
 }
 
 const (
@@ -43,7 +45,8 @@ func newRoutes(from []Route, services map[string]*service) (routes, error) {
 			return nil, err
 		}
 		r := &route{host: strings.ToLower(c.Host), path: c.Path, key: key, service: services[c.Service],
-			timeout: c.Timeout, bodyBytes: c.BodyBytes, request: newFieldRules(c.RequestFields), response: newFieldRules(c.ResponseFields)}
+			timeout: c.Timeout, bodyBytes: c.BodyBytes, request: newFieldRules(c.RequestFields), response: newFieldRules(c.ResponseFields),
+			userInPath: strings.Contains(key.String(), "path:")}
 		switch {
 		case r.host == "":
 			r.rank = rankAny

@@ -18,8 +18,9 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	cfg := Config{
 		Membership: membership, Engine: s.Engine, DrainTimeout: s.DrainTimeout, HeaderBytes: s.Limits.HeaderBytes,
 		Sessions: s.Limits.Sessions, Name: s.Name, StateDir: s.StateDir, Logger: log,
-		Admin:    Admin{Addr: s.Admin.Addr},
-		Services: make(map[string]ServiceConfig),
+		Admin:     Admin{Addr: s.Admin.Addr},
+		AccessLog: AccessLog{Path: s.AccessLog.Path, Sample: s.AccessLog.Sample},
+		Services:  make(map[string]ServiceConfig),
 	}
 	if cfg.Admin.Token, err = s.Token("admin.token_file", s.Admin.TokenFile); err != nil {
 		return cfg, err

@@ -17,9 +17,15 @@ import (
 // the client's connection belongs to net/http; from there on it belongs to the relay, and this goroutine ends. What begins with an attempt
 // was begun by an [opening] on the reactor, which did the first part of the same with the same functions.
 func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *attempt) {
-	code := statusClientGone
-	defer func() { e.metrics.upgraded(x.service(), code, x.started) }()
-	refuse := func(no *refusal) { code = no.status; e.refuse(w, x, no) }
+	out := &statusWriter{ResponseWriter: w, code: statusClientGone}
+	joined := false
+	defer func() {
+		e.metrics.upgraded(x.service(), out.code, x.started)
+		if !joined {
+			e.access.ended(x, out.code, 0, out.bytes)
+		}
+	}()
+	refuse := func(no *refusal) { e.refuse(out, x, no) }
 
 	// Is it one, is there room, where to, and who is it?
 	if a == nil {
@@ -29,7 +35,6 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 			return
 		}
 	}
-	joined := false
 	defer func() {
 		if !joined {
 			e.sessions.give()
@@ -102,8 +107,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 
 	// Is it the 101? A refusal is the backend's to give; what is neither is nonsense.
 	if answer.StatusCode >= 300 && checkFields(answer.Header) == "" {
-		code = answer.StatusCode
-		b.passOn(w, answer, &x.route.response, svc.cfg.ResponseTimeout)
+		b.passOn(out, answer, &x.route.response, svc.cfg.ResponseTimeout)
 		return
 	}
 	problem := "the backend answered an upgrade with neither a 101 nor a refusal"
@@ -126,14 +130,15 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	server := tunnel.End{Conn: b.conn, Early: early(b.br)}
 	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer, &x.route.response), svc.cfg.ResponseTimeout); err != nil {
 		_ = conn.Close()
+		x.refused = clientGone
 		return
 	}
 	b.release()
 	joined = true
-	code = http.StatusSwitchingProtocols
+	out.code = http.StatusSwitchingProtocols
 	relay := e.relay.Load()
 	err = e.sessions.join(e, svc, x.user, a.member, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
-		return relay.Join(client, server, ended)
+		return relay.Join(client, server, e.access.session(x, ended))
 	})
 	if err != nil {
 		e.log.Error("two connections cannot be joined", zap.String("request_id", x.id), zap.Error(err))

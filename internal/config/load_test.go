@@ -34,6 +34,7 @@ services:
   web: {retries: 1}
 backend: {id: b1, weight: 2, move: {spread: 20s, max_per_second: 0.1, grace: 3s}, rpc: {addr: "127.0.0.1:9100", trust_refused: false}}
 drain_timeout: 45s
+access_log: {path: stdout, sample: 0.1}
 `
 
 func TestLaterSourcesWin(t *testing.T) {
@@ -51,7 +52,7 @@ func TestLaterSourcesWin(t *testing.T) {
 	if s.DrainTimeout != 3*time.Second || s.Engine != "copy" {
 		t.Errorf("the flags did not win: %v, %q", s.DrainTimeout, s.Engine)
 	}
-	if len(s.Listen) != 2 || s.Listen[1].Addr != ":8090" || !s.Consul.Stale || s.Backend.ID != "b1" {
+	if len(s.Listen) != 2 || s.Listen[1].Addr != ":8090" || !s.Consul.Stale || s.AccessLog != (AccessLog{"stdout", 0.1}) || s.Backend.ID != "b1" {
 		t.Errorf("the file's own settings: %+v", s)
 	}
 	if r := s.Routes[1]; r.Timeout != 30*time.Second || r.BodyBytes != 1<<20 || r.Key != "none" {

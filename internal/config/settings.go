@@ -14,6 +14,7 @@ type Settings struct {
 	Routes         []Route            `koanf:"routes"`
 	Services       map[string]Service `koanf:"services"`
 	Limits         Limits             `koanf:"limits"`
+	AccessLog      AccessLog          `koanf:"access_log"`
 	TrustedProxies []string           `koanf:"trusted_proxies"`
 	Backend        Backend            `koanf:"backend"`
 	Engine         string             `koanf:"engine"`
@@ -71,6 +72,12 @@ type Service struct {
 type Limits struct {
 	Sessions    int `koanf:"sessions"`
 	HeaderBytes int `koanf:"header_bytes"`
+}
+
+// AccessLog is where an edge writes a line for each session and request.
+type AccessLog struct {
+	Path   string  `koanf:"path"`   // file, or stdout; none: no log
+	Sample float64 `koanf:"sample"` // share that has a line, above 0, to 1; none: all
 }
 
 // Backend is for `selvedge backend`.
