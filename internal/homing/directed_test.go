@@ -199,7 +199,7 @@ func TestEdgeCutFromTheHomeOnly(t *testing.T) {
 	s.see(b0, "b0", "b1", "b2")
 	s.until(1500*time.Millisecond, "it may be moved", func() bool { return b1.node.MayMove(b1.clock(), u.hash) })
 	s.see(b1, "b0", "b1")
-	s.run(2500 * time.Millisecond)
+	s.run(2900 * time.Millisecond)
 	if b1.node.MayMove(b1.clock(), u.hash) {
 		t.Error("it may be moved right after the ring has changed")
 	}

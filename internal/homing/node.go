@@ -12,7 +12,7 @@ type Config struct {
 	Self         Peer
 	Users        func() iter.Seq[User] // of every session here, one by one, pending ones included; called within a call to the Node
 	Lease        time.Duration         // of a promise, 10s: above common stalls, since a member that stalls for longer must join anew
-	Poll         time.Duration         // 1s: how often each peer is asked for a promise
+	Poll         time.Duration         // 1.25s: how often each peer is asked for a promise
 	CallTimeout  time.Duration         // 2s: of hellos, polls and announcements
 	OpenTimeout  time.Duration         // 900ms: for acknowledgements before a 101
 	Settle       time.Duration         // 3s: how long the ring must not have changed before sessions are moved
@@ -28,7 +28,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	or(&c.Lease, 10*time.Second)
-	or(&c.Poll, time.Second)
+	or(&c.Poll, 1250*time.Millisecond)
 	or(&c.CallTimeout, 2*time.Second)
 	or(&c.OpenTimeout, 900*time.Millisecond)
 	or(&c.Settle, 3*time.Second)

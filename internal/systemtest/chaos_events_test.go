@@ -174,7 +174,7 @@ func (w *world) happen(k kind) bool {
 }
 
 // probes is how many of an event's users are asked for at most. More would measure themselves.
-const probes = 40
+const probes = 20
 
 // began logs an event, and has some of its users asked for until each can be reached.
 func (w *world) began(k kind, subject string, users []string) {
