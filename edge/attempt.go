@@ -61,6 +61,7 @@ func (a *attempt) next() bool {
 
 // connected notes that the member can be sent the head, and has from now on to answer.
 func (a *attempt) connected() {
+	a.service().vouch(a.header, a.member.ID)
 	a.unsent = upgradeHead(a.request, withPassedOver(a.header, a.x, a.member))
 	a.until = time.Now().Add(a.service().cfg.ResponseTimeout)
 }

@@ -118,6 +118,11 @@ type ServiceConfig struct {
 	ConnectTimeout  time.Duration // to open a connection to one member; default 1 s
 	ResponseTimeout time.Duration // from there to the head of its answer to an upgrade; default 5 s
 	Retries         int           // successors tried after the owner; default 2, negative: none
+
+	// EdgeSecretFile holds what the edges share with the members of this service: with it requests are signed, so that members can tell
+	// them from others', and users can be sent to a member directly. Each line is at least 32 random bytes in base64 or hex; the first
+	// signs. It is read anew at each reload. Default: none.
+	EdgeSecretFile string
 }
 
 // withDefaults returns a copy of c that shares nothing mutable with it, with every default filled in.

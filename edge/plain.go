@@ -92,6 +92,7 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 		f.x.asks(member.ID, began)
 		try := r.Clone(r.Context())
 		try.URL.Host = member.Addr
+		svc.vouch(try.Header, member.ID)
 		body := &onceBody{r: r.Body, count: &f.received}
 		if r.Body != nil {
 			try.Body = body

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/internal/identity"
 )
 
 // reloadPatience is how long a reload waits for the members of services that are new, so that their first requests find some. Together
@@ -79,9 +81,16 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 	}
 	for name, own := range cfg.routedServices() {
 		old := e.service(name)
-		if old != nil && old.cfg == own {
+		if old != nil && old.cfg == own && own.EdgeSecretFile == "" { // the file may say something else now
 			services[name] = old
 			continue
+		}
+		var secrets *identity.Secrets
+		if own.EdgeSecretFile != "" {
+			var err error
+			if secrets, err = identity.ReadSecrets(own.EdgeSecretFile); err != nil {
+				return undo(fmt.Errorf("Services[%q].EdgeSecretFile (services.%[1]s.edge_secret_file): %w", name, err))
+			}
 		}
 		p := e.pool(name)
 		if p == nil {
@@ -94,7 +103,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 			}
 			fresh = append(fresh, p)
 		}
-		s := &service{pool: p, cfg: own}
+		s := &service{pool: p, cfg: own, secrets: secrets}
 		if own.OnMove == MoveClose {
 			if old != nil && old.mover != nil {
 				s.mover = old.mover

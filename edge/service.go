@@ -12,13 +12,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/identity"
 )
 
 // service is how one service is treated under a [live], and the pool of its members, which outlives that. It is immutable.
 type service struct {
 	*pool
-	cfg   ServiceConfig
-	mover *mover // nil but for MoveClose
+	cfg     ServiceConfig
+	secrets *identity.Secrets // nil: nothing is signed
+	mover   *mover            // nil but for MoveClose
 }
 
 // pool is what the edge knows of the members of one service, for as long as routes name it. Its view and ring are its own: nothing here is

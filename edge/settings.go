@@ -37,6 +37,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	for name, v := range s.Services {
 		cfg.Services[name] = ServiceConfig{
 			OnMove: OnMove(v.OnMove), ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
+			EdgeSecretFile: v.EdgeSecretFile,
 		}
 	}
 	for _, text := range s.TrustedProxies {

@@ -65,6 +65,7 @@ type Service struct {
 	ConnectTimeout  time.Duration `koanf:"connect_timeout"`
 	ResponseTimeout time.Duration `koanf:"response_timeout"`
 	Retries         int           `koanf:"retries"`
+	EdgeSecretFile  string        `koanf:"edge_secret_file"` // shared with the members; it signs requests to them
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 
