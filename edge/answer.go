@@ -13,6 +13,8 @@ type reason string
 const (
 	badRequest     reason = "bad_request"
 	badUser        reason = "bad_user"
+	badHandshake   reason = "bad_handshake"    // of TLS
+	badProxyHeader reason = "bad_proxy_header" // or a stranger on a listener with the PROXY protocol
 	noRoute        reason = "no_route"
 	headTooBig     reason = "head_too_big"
 	bodyTooBig     reason = "body_too_big"
@@ -27,7 +29,7 @@ const (
 )
 
 // reasons lists all, so that each is a metric from the start.
-var reasons = []reason{badRequest, badUser, noRoute, headTooBig, bodyTooBig, full, exhausted, draining, noMember, unreachable,
+var reasons = []reason{badRequest, badUser, badHandshake, badProxyHeader, noRoute, headTooBig, bodyTooBig, full, exhausted, draining, noMember, unreachable,
 	badAnswer, backendTooLate, clientGone}
 
 // statusClientGone is what metrics count for a client that left early, as nginx does; nobody is there to read it.

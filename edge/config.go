@@ -74,6 +74,19 @@ type Config struct {
 type Listener struct {
 	Addr      string       // host:port; port 0: any free one
 	Inherited net.Listener // already listening (systemd, a predecessor, a test): used in place of Addr; Run closes it
+	TLS       *TLS         // nil: plain HTTP
+
+	// ProxyProtocol: every connection comes from TrustedProxies and begins with a PROXY header, version 1 or 2, before TLS if there is
+	// any; who comes without is turned away.
+	ProxyProtocol bool
+
+	// RedirectHTTPS: what is asked for here is answered with a 308 to the same by https. For listeners without TLS.
+	RedirectHTTPS bool
+}
+
+// sameKind tells whether connections to both are heard in the same way; the certificates may differ.
+func (l Listener) sameKind(other Listener) bool {
+	return (l.TLS != nil) == (other.TLS != nil) && l.ProxyProtocol == other.ProxyProtocol && l.RedirectHTTPS == other.RedirectHTTPS
 }
 
 // Admin is the operator's listener.
@@ -123,7 +136,26 @@ type ServiceConfig struct {
 	// them from others', and users can be sent to a member directly. Each line is at least 32 random bytes in base64 or hex; the first
 	// signs. It is read anew at each reload. Default: none.
 	EdgeSecretFile string
+
+	TLS           *MemberTLS    // to the members; nil: plain
+	ProxyProtocol ProxyProtocol // header that members are sent before all else; default: none
 }
+
+// MemberTLS is how an edge talks TLS, 1.2 or later, to the members of a service. Each field may be empty.
+type MemberTLS struct {
+	CA         string // PEM file of those who sign the members' certificates; default: the system's
+	Cert, Key  string // PEM files of the certificate that the edge shows; default: none
+	ServerName string // that the members' certificates must have; default: the host of the member's address
+}
+
+// ProxyProtocol is a version of HAProxy's PROXY protocol.
+type ProxyProtocol string
+
+// ProxyV1 and ProxyV2 are its versions.
+const (
+	ProxyV1 ProxyProtocol = "v1"
+	ProxyV2 ProxyProtocol = "v2"
+)
 
 // withDefaults returns a copy of c that shares nothing mutable with it, with every default filled in.
 func (c Config) withDefaults() Config {
@@ -185,6 +217,12 @@ func (c Config) check() error {
 				fail("Listen[%d].Addr %q: want HOST:PORT or :PORT", i, l.Addr)
 			}
 		}
+		if l.RedirectHTTPS && l.TLS != nil {
+			fail("Listen[%d].RedirectHTTPS: this listener has TLS already; redirect on a plain one", i)
+		}
+		if l.ProxyProtocol && len(c.TrustedProxies) == 0 {
+			fail("Listen[%d].ProxyProtocol: nobody may connect; name the proxies in TrustedProxies (trusted_proxies)", i)
+		}
 	}
 	if err := c.Admin.check(); err != nil {
 		fail("Admin: %w", err)
@@ -197,6 +235,9 @@ func (c Config) check() error {
 	for name, s := range c.Services {
 		if s.ConnectTimeout < 0 || s.ResponseTimeout < 0 {
 			fail("Services[%q]: a timeout is negative; leave it zero for the default", name)
+		}
+		if s.ProxyProtocol != "" && s.ProxyProtocol != ProxyV1 && s.ProxyProtocol != ProxyV2 {
+			fail("Services[%q].ProxyProtocol %q: want v1 or v2", name, s.ProxyProtocol)
 		}
 		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
 			fail("Services[%q].OnMove %q: want keep or close", name, s.OnMove)

@@ -186,10 +186,15 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	e.mu.Unlock()
 	public := e.publicServer(work)
 	var intakes []*intake
-	for _, ln := range listeners {
+	for i, ln := range listeners {
+		if l := e.cfg.Listen[i]; l.TLS != nil || l.ProxyProtocol {
+			g := newGreeter(e, ln, i)
+			start(func() error { return ignoreClosed(public.Serve(g)) })
+			continue
+		}
 		socket, ok := ln.(*net.TCPListener)
-		if !ok || e.slow {
-			start(func() error { return ignoreClosed(public.Serve(newListener(e, ln))) })
+		if !ok || e.slow || e.cfg.Listen[i].RedirectHTTPS {
+			start(func() error { return ignoreClosed(public.Serve(newListener(e, ln, i))) })
 			continue
 		}
 		in, err := newIntake(e, socket, loops)

@@ -31,7 +31,8 @@ type exchange struct {
 
 // ServeHTTP decides what a request is: an upgrade to WebSocket or plain HTTP.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if c, ok := r.Context().Value(clientConnKey{}).(*clientConn); ok {
+	c, _ := r.Context().Value(clientConnKey{}).(*clientConn)
+	if c != nil {
 		c.answering.Store(true)
 		if a := c.attempt.Swap(nil); a != nil { // the reactor has begun with it
 			e.upgrade(w, r, a.x, a)
@@ -40,6 +41,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x := e.begin(r)
 	switch {
+	case x.redirects(r, c):
+		e.redirect(w, r, x)
 	case headBytes(r) > x.live.headerBytes:
 		if x.upgrade {
 			e.metrics.upgraded("", refuseHead.status, x.started)

@@ -49,12 +49,13 @@ func acceptReason(err error) string {
 type listener struct {
 	net.Listener
 	edge   *Edge
+	index  int // in Config.Listen
 	once   sync.Once
 	closed chan struct{}
 }
 
-func newListener(e *Edge, ln net.Listener) *listener {
-	return &listener{Listener: ln, edge: e, closed: make(chan struct{})}
+func newListener(e *Edge, ln net.Listener, index int) *listener {
+	return &listener{Listener: ln, edge: e, index: index, closed: make(chan struct{})}
 }
 
 // The pause after a failure to accept: doubled by each that follows.
@@ -68,10 +69,24 @@ func (e *Edge) cannotAccept(err error, pause time.Duration) {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.client(conn), nil
+}
+
+// client is conn as long as it speaks HTTP.
+func (l *listener) client(conn net.Conn) *clientConn {
+	return &clientConn{Conn: conn, refusals: l.edge.metrics.refusals, redirect: l.edge.cfg.Listen[l.index].RedirectHTTPS}
+}
+
+// accept takes the next connection. Its error is net.ErrClosed.
+func (l *listener) accept() (net.Conn, error) {
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {
 		conn, err := l.Listener.Accept()
 		if err == nil {
-			return &clientConn{Conn: conn, refusals: l.edge.metrics.refusals}, nil
+			return conn, nil
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err
@@ -95,6 +110,7 @@ func (l *listener) Close() error {
 type clientConn struct {
 	net.Conn
 	refusals  *prometheus.CounterVec
+	redirect  bool        // the listener sends its clients to https
 	answering atomic.Bool // a handler runs: what is written is its answer
 
 	// Of a connection that the reactor has handed over after it took the request's head off it.
@@ -124,12 +140,23 @@ type clientConnKey struct{}
 
 // connContext lets a handler find the connection that it answers on.
 func connContext(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, clientConnKey{}, c)
+	return context.WithValue(ctx, clientConnKey{}, clientOf(c))
+}
+
+// clientOf finds the clientConn in what a listener of ours has accepted; nil: HTTP/2, which has none.
+func clientOf(c net.Conn) *clientConn {
+	switch c := c.(type) {
+	case *clientConn:
+		return c
+	case secureConn:
+		return c.clientConn
+	}
+	return nil
 }
 
 // connState notes that a handler's answer has been written.
 func connState(c net.Conn, state http.ConnState) {
-	if cc, ok := c.(*clientConn); ok && state == http.StateIdle {
+	if cc := clientOf(c); cc != nil && state == http.StateIdle {
 		cc.answering.Store(false)
 	}
 }
@@ -149,13 +176,19 @@ func (c *clientConn) Write(p []byte) (int, error) {
 		no = refuseHead
 	}
 	c.refusals.WithLabelValues(string(no.reason)).Inc()
-	body := errorBody(no.text, requestID(nil, false))
-	answer := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"+
-		"Connection: close\r\n\r\n%s", code, http.StatusText(code), len(body), body)
-	if _, err := c.Conn.Write(answer); err != nil {
+	if err := c.answerItself(code, no); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// answerItself answers where no handler runs, and none will.
+func (c *clientConn) answerItself(code int, no *refusal) error {
+	body := errorBody(no.text, requestID(nil, false))
+	answer := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"+
+		"Connection: close\r\n\r\n%s", code, http.StatusText(code), len(body), body)
+	_, err := c.Conn.Write(answer)
+	return err
 }
 
 // CloseWrite lets net/http end an answer with a FIN, so that a reset for unread bytes does not destroy it.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"time"
 )
@@ -13,14 +14,19 @@ type live struct {
 	routes       routes
 	headerBytes  int
 	proxies      []netip.Prefix // trusted
+	tls          []*tls.Config  // of the listeners, by their place in Config.Listen; nil: without
 	adminToken   string
 	drainTimeout time.Duration
 }
 
-// newLive compiles cfg, which has its defaults and was checked; services holds every service that its routes name. It opens and starts
-// nothing, so that a live which is not used after all leaves nothing behind.
+// newLive compiles cfg, which has its defaults and was checked; services holds every service that its routes name. It reads the
+// files that cfg names, and opens and starts nothing, so that a live which is not used after all leaves nothing behind.
 func newLive(cfg Config, services map[string]*service) (*live, error) {
 	table, err := newRoutes(cfg.Routes, services)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := serverConfigs(cfg.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -29,6 +35,7 @@ func newLive(cfg Config, services map[string]*service) (*live, error) {
 		routes:       table,
 		headerBytes:  cfg.HeaderBytes,
 		proxies:      cfg.TrustedProxies,
+		tls:          secure,
 		adminToken:   cfg.Admin.Token,
 		drainTimeout: cfg.DrainTimeout,
 	}, nil

@@ -174,6 +174,10 @@ func (o *opening) watch(ev reactor.Events) {
 // dial is the way into dialling: a connection to the next member begins.
 func (o *opening) dial() {
 	for o.attempt.next() {
+		if o.attempt.service().speaksFirst() {
+			o.handOver()
+			return
+		}
 		addr, err := netip.ParseAddrPort(o.attempt.member.Addr)
 		if err != nil || addr.Addr().Zone() != "" {
 			o.handOver() // a name: looking it up takes a goroutine

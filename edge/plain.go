@@ -90,7 +90,11 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 	for member := range svc.walk(f.snap, f.x.user).rest() {
 		began := time.Now()
 		f.x.asks(member.ID, began)
-		try := r.Clone(r.Context())
+		ctx := r.Context()
+		if svc.cfg.ProxyProtocol != "" {
+			ctx = context.WithValue(ctx, endsKey{}, endsOf(ctx, f.x))
+		}
+		try := r.Clone(ctx)
 		try.URL.Host = member.Addr
 		svc.vouch(try.Header, member.ID)
 		body := &onceBody{r: r.Body, count: &f.received}
@@ -222,8 +226,10 @@ func (e *Edge) transport(r *route) *http.Transport {
 	}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return r.service.dial(ctx, addr)
+			from, _ := ctx.Value(endsKey{}).(ends)
+			return r.service.dial(ctx, addr, from)
 		},
+		DisableKeepAlives:      r.service.cfg.ProxyProtocol != "", // a PROXY header is about one client
 		ResponseHeaderTimeout:  r.timeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        30 * time.Second, // below what servers commonly keep

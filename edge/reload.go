@@ -56,6 +56,7 @@ func (c Config) needsRestart(next Config) error {
 		}
 	}
 	same("Listen (listen)", slices.EqualFunc(c.Listen, next.Listen, func(a, b Listener) bool { return a.Addr == b.Addr }))
+	same("whether a listener has TLS, the PROXY protocol or redirects (listen)", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
 	same("Admin.Addr (admin.addr)", c.Admin.Addr == next.Admin.Addr)
 	same("Membership (consul, backends, registry)", reflect.DeepEqual(c.Membership, next.Membership))
 	same("Engine (engine)", c.Engine == next.Engine)
@@ -81,7 +82,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 	}
 	for name, own := range cfg.routedServices() {
 		old := e.service(name)
-		if old != nil && old.cfg == own && own.EdgeSecretFile == "" { // the file may say something else now
+		if old != nil && old.cfg == own && own.EdgeSecretFile == "" && own.TLS == nil { // their files may say something else now
 			services[name] = old
 			continue
 		}
@@ -103,7 +104,11 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 			}
 			fresh = append(fresh, p)
 		}
-		s := &service{pool: p, cfg: own, secrets: secrets}
+		secure, err := own.TLS.clientConfig()
+		if err != nil {
+			return undo(fmt.Errorf("Services[%q].TLS: %w", name, err))
+		}
+		s := &service{pool: p, cfg: own, secrets: secrets, tls: secure}
 		if own.OnMove == MoveClose {
 			if old != nil && old.mover != nil {
 				s.mover = old.mover

@@ -2,11 +2,13 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -20,6 +22,7 @@ type service struct {
 	*pool
 	cfg     ServiceConfig
 	secrets *identity.Secrets // nil: nothing is signed
+	tls     *tls.Config       // to the members; nil: plain
 	mover   *mover            // nil but for MoveClose
 }
 
@@ -73,11 +76,15 @@ func (d *dialError) ours() bool {
 	return false
 }
 
-// dial connects to addr, a member's, within the service's connect timeout. Every error is a *dialError and has been counted, unless ctx
+// dial connects to addr, a member's, within the service's connect timeout, TLS and all. Every error is a *dialError and has been counted, unless ctx
 // has ended.
-func (s *service) dial(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: s.cfg.ConnectTimeout}
+func (s *service) dial(ctx context.Context, addr string, from ends) (net.Conn, error) {
+	until := time.Now().Add(s.cfg.ConnectTimeout)
+	d := net.Dialer{Deadline: until}
 	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err == nil {
+		conn, err = s.introduce(ctx, conn, addr, from, until)
+	}
 	if err == nil {
 		return conn, nil
 	}

@@ -26,7 +26,14 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		return cfg, err
 	}
 	for _, l := range s.Listen {
-		cfg.Listen = append(cfg.Listen, Listener{Addr: l.Addr})
+		listener := Listener{Addr: l.Addr, ProxyProtocol: l.ProxyProtocol, RedirectHTTPS: l.RedirectHTTPS}
+		if l.TLS != nil && !l.TLS.Empty() {
+			listener.TLS = &TLS{ClientCA: l.TLS.ClientCA, TicketKeys: l.TLS.TicketKeys}
+			for _, c := range l.TLS.Certs {
+				listener.TLS.Certs = append(listener.TLS.Certs, Cert(c))
+			}
+		}
+		cfg.Listen = append(cfg.Listen, listener)
 	}
 	for _, r := range s.Routes {
 		cfg.Routes = append(cfg.Routes, Route{
@@ -38,6 +45,12 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		cfg.Services[name] = ServiceConfig{
 			OnMove: OnMove(v.OnMove), ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
 			EdgeSecretFile: v.EdgeSecretFile,
+			ProxyProtocol:  ProxyProtocol(v.ProxyProtocol),
+		}
+		if v.TLS != nil && *v.TLS != (config.MemberTLS{}) {
+			service := cfg.Services[name]
+			service.TLS = (*MemberTLS)(v.TLS)
+			cfg.Services[name] = service
 		}
 	}
 	for _, text := range s.TrustedProxies {

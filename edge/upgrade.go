@@ -51,7 +51,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 			return
 		}
 		if a.conn == nil {
-			conn, err := svc.dial(ctx, a.member.Addr)
+			conn, err := svc.dial(ctx, a.member.Addr, endsOf(ctx, x))
 			if ctx.Err() != nil {
 				if err == nil {
 					_ = conn.Close()
@@ -167,7 +167,7 @@ func switchProtocols(client, server net.Conn, head []byte, timeout time.Duration
 
 // plainConn is the connection that a listener of ours has wrapped.
 func plainConn(c net.Conn) net.Conn {
-	if cc, ok := c.(*clientConn); ok {
+	if cc := clientOf(c); cc != nil {
 		return cc.Conn
 	}
 	return c

@@ -4,9 +4,7 @@ import "time"
 
 // Settings is the file's shape; its keys are the koanf tags. What is absent is zero, and takes the default of the package it is for.
 type Settings struct {
-	Listen []struct {
-		Addr string `koanf:"addr"`
-	} `koanf:"listen"`
+	Listen         []Listen           `koanf:"listen"`
 	Admin          Admin              `koanf:"admin"`
 	Consul         *Consul            `koanf:"consul"`
 	Backends       string             `koanf:"backends"` // ID=HOST:PORT[/RPCPORT][*WEIGHT],...
@@ -23,6 +21,38 @@ type Settings struct {
 	DrainTimeout   time.Duration      `koanf:"drain_timeout"`
 
 	file string // for errors
+}
+
+// Listen is one address that clients connect to.
+type Listen struct {
+	Addr          string `koanf:"addr"`
+	TLS           *TLS   `koanf:"tls"`
+	ProxyProtocol bool   `koanf:"proxy_protocol"`
+	RedirectHTTPS bool   `koanf:"redirect_https"` // of one without TLS
+}
+
+// TLS is how a listener talks to clients.
+type TLS struct {
+	Certs      []Cert `koanf:"certs"`
+	ClientCA   string `koanf:"client_ca"`
+	TicketKeys string `koanf:"ticket_keys"` // file of 32-byte keys, one to a line
+}
+
+// Empty tells whether nothing is set, which is the same as no TLS.
+func (t *TLS) Empty() bool { return len(t.Certs) == 0 && t.ClientCA == "" && t.TicketKeys == "" }
+
+// Cert names the files of a certificate and its key.
+type Cert struct {
+	Cert string `koanf:"cert"`
+	Key  string `koanf:"key"`
+}
+
+// MemberTLS is how an edge talks TLS to the members of a service.
+type MemberTLS struct {
+	CA         string `koanf:"ca"`
+	Cert       string `koanf:"cert"`
+	Key        string `koanf:"key"`
+	ServerName string `koanf:"server_name"`
 }
 
 // Admin is the operator's listener.
@@ -66,6 +96,8 @@ type Service struct {
 	ResponseTimeout time.Duration `koanf:"response_timeout"`
 	Retries         int           `koanf:"retries"`
 	EdgeSecretFile  string        `koanf:"edge_secret_file"` // shared with the members; it signs requests to them
+	TLS             *MemberTLS    `koanf:"tls"`
+	ProxyProtocol   string        `koanf:"proxy_protocol"`  // v1, v2
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 

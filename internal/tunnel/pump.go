@@ -56,7 +56,7 @@ func newPump(r *Relay, t *Tunnel, c, b End) *pump {
 
 func (p *pump) start() {
 	for _, c := range p.conns {
-		if sc, ok := wire(c).(syscall.Conn); ok {
+		if sc, ok := bottom(c).(syscall.Conn); ok {
 			if raw, err := sc.SyscallConn(); err == nil {
 				_ = raw.Control(func(fd uintptr) { setOptions(int(fd), &p.relay.cfg) }) // a closed one says so when read
 			}
@@ -207,7 +207,7 @@ func (p *pump) fail(broken side, err error) {
 	p.err = fmt.Errorf("tunnel: %v: %w", broken, err)
 	p.mu.Unlock()
 	for _, c := range p.conns {
-		if tc, ok := wire(c).(interface{ SetLinger(int) error }); ok {
+		if tc, ok := bottom(c).(interface{ SetLinger(int) error }); ok {
 			_ = tc.SetLinger(0)
 		}
 	}
@@ -217,7 +217,7 @@ func (p *pump) fail(broken side, err error) {
 // closeWires closes what is under TLS: closing TLS itself would wait to say goodbye.
 func (p *pump) closeWires() {
 	for _, c := range p.conns {
-		_ = wire(c).Close()
+		_ = bottom(c).Close()
 	}
 }
 
@@ -264,10 +264,13 @@ func (p *pump) watchIdle(d time.Duration) {
 	})
 }
 
-// wire is the connection under c, if there is one: the TCP connection under TLS.
-func wire(c net.Conn) net.Conn {
-	if under, ok := c.(interface{ NetConn() net.Conn }); ok {
-		return under.NetConn()
+// bottom is the connection under c that has no other under it: the TCP connection under TLS.
+func bottom(c net.Conn) net.Conn {
+	for {
+		over, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = over.NetConn()
 	}
-	return c
 }
