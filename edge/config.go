@@ -139,6 +139,10 @@ type ServiceConfig struct {
 
 	TLS           *MemberTLS    // to the members; nil: plain
 	ProxyProtocol ProxyProtocol // header that members are sent before all else; default: none
+
+	// SourceAddresses are addresses of this host that connections to members come from, in turn. Each brings some 28,000 ports (see
+	// ip_local_port_range) for each address of a member, and so that many sessions. Default: the one that the system chooses.
+	SourceAddresses []netip.Addr
 }
 
 // MemberTLS is how an edge talks TLS, 1.2 or later, to the members of a service. Each field may be empty.
@@ -201,6 +205,7 @@ func (s ServiceConfig) withDefaults() ServiceConfig {
 	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, DefaultConnectTimeout)
 	s.ResponseTimeout = cmp.Or(s.ResponseTimeout, DefaultResponseTimeout)
 	s.Retries = cmp.Or(s.Retries, DefaultRetries)
+	s.SourceAddresses = slices.Clone(s.SourceAddresses)
 	return s
 }
 
@@ -238,6 +243,11 @@ func (c Config) check() error {
 		}
 		if s.ProxyProtocol != "" && s.ProxyProtocol != ProxyV1 && s.ProxyProtocol != ProxyV2 {
 			fail("Services[%q].ProxyProtocol %q: want v1 or v2", name, s.ProxyProtocol)
+		}
+		for i, a := range s.SourceAddresses {
+			if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+				fail("Services[%q].SourceAddresses[%d] %v: want an address of this host, such as 10.0.0.7", name, i, a)
+			}
 		}
 		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
 			fail("Services[%q].OnMove %q: want keep or close", name, s.OnMove)

@@ -35,6 +35,7 @@ type Edge struct {
 
 	live       atomic.Pointer[live] // never nil
 	sessions   *sessions
+	tidy       *tidy
 	transports transports
 
 	reloading sync.Mutex // held by Reload, one after the other, and by Run when reloads must be over
@@ -76,6 +77,7 @@ func New(cfg Config) (*Edge, error) {
 		pools:      make(map[string]*pool),
 		failed:     make(chan error, 1),
 		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
+		tidy:       newTidy(),
 		transports: transports{pool: make(map[transportKey]*http.Transport)},
 		ready:      make(chan struct{}),
 
@@ -184,6 +186,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		e.move(s)
 	}
 	e.mu.Unlock()
+	e.running.Go(func() { e.tidy.run(work) })
 	public := e.publicServer(work)
 	var intakes []*intake
 	for i, ln := range listeners {

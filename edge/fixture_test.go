@@ -241,8 +241,10 @@ func (r *running) dial() *client {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	return &client{conn, r.t, bufio.NewReader(conn)}
+	return r.client(conn)
 }
+
+func (r *running) client(conn net.Conn) *client { return &client{conn, r.t, bufio.NewReader(conn)} }
 
 // send sends text on a new connection.
 func (r *running) send(text string) *client {

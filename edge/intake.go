@@ -60,6 +60,7 @@ func newIntake(e *Edge, ln *net.TCPListener, loops *reactor.Reactor) (*intake, e
 		return nil, err
 	}
 	in.fd = fd
+	e.relay.Load().Prepare(fd)
 	registered := make(chan error, 1)
 	in.loop.Post(func() { // before its events come
 		var err error

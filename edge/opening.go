@@ -56,7 +56,7 @@ func (s socket) leave() int {
 	return s.fd
 }
 
-func (s socket) close() { _ = unix.Close(s.leave()) } // nothing to be done about an error
+func (s socket) close() { reactor.Close(s.leave()) }
 
 // mostLooks is how often a head that comes in pieces is looked at. Then it is net/http's, which keeps what it has read.
 const mostLooks = 4
@@ -183,7 +183,7 @@ func (o *opening) dial() {
 			o.handOver() // a name: looking it up takes a goroutine
 			return
 		}
-		fd, err := reactor.Connect(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
+		fd, err := o.attempt.service().sources.connect(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))
 		if err == nil {
 			o.await(fd)
 			return
@@ -291,7 +291,7 @@ func (o *opening) join(answer *http.Response, size int) {
 		o.gone()
 		return
 	}
-	client := tunnel.Socket{FD: o.client.fd, Registration: o.client.reg}
+	client := tunnel.Socket{FD: o.client.fd, Registration: o.client.reg, Prepared: true}
 	member := tunnel.Socket{FD: o.member.fd, Registration: o.member.reg}
 	if n < len(head) {
 		member.Early = bytes.Clone(head[n:])

@@ -82,7 +82,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 	}
 	for name, own := range cfg.routedServices() {
 		old := e.service(name)
-		if old != nil && old.cfg == own && own.EdgeSecretFile == "" && own.TLS == nil { // their files may say something else now
+		if old != nil && reflect.DeepEqual(old.cfg, own) && own.EdgeSecretFile == "" && own.TLS == nil { // their files may say something else now
 			services[name] = old
 			continue
 		}
@@ -108,7 +108,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 		if err != nil {
 			return undo(fmt.Errorf("Services[%q].TLS: %w", name, err))
 		}
-		s := &service{pool: p, cfg: own, secrets: secrets, tls: secure}
+		s := &service{pool: p, cfg: own, secrets: secrets, tls: secure, sources: &sources{addrs: own.SourceAddresses}}
 		if own.OnMove == MoveClose {
 			if old != nil && old.mover != nil {
 				s.mover = old.mover

@@ -24,6 +24,7 @@ type service struct {
 	secrets *identity.Secrets // nil: nothing is signed
 	tls     *tls.Config       // to the members; nil: plain
 	mover   *mover            // nil but for MoveClose
+	sources *sources
 }
 
 // pool is what the edge knows of the members of one service, for as long as routes name it. Its view and ring are its own: nothing here is
@@ -80,8 +81,7 @@ func (d *dialError) ours() bool {
 // has ended.
 func (s *service) dial(ctx context.Context, addr string, from ends) (net.Conn, error) {
 	until := time.Now().Add(s.cfg.ConnectTimeout)
-	d := net.Dialer{Deadline: until}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := s.sources.dial(ctx, addr, until)
 	if err == nil {
 		conn, err = s.introduce(ctx, conn, addr, from, until)
 	}

@@ -96,6 +96,7 @@ func (s *sessions) join(e *Edge, svc *service, user string, at candidate,
 	open func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error),
 ) error {
 	one := &session{of: e, service: svc}
+	e.tidy.upgraded()
 	svc.open.Add(1)
 	svc.mover.add(one, user, at)
 	s.mu.Lock()

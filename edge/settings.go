@@ -42,10 +42,19 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		})
 	}
 	for name, v := range s.Services {
+		var sources []netip.Addr
+		for _, text := range v.SourceAddresses {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return cfg, s.Wrong("services."+name+".source_addresses", text+": want an address of this host, such as 10.0.0.7")
+			}
+			sources = append(sources, addr)
+		}
 		cfg.Services[name] = ServiceConfig{
 			OnMove: OnMove(v.OnMove), ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
-			EdgeSecretFile: v.EdgeSecretFile,
-			ProxyProtocol:  ProxyProtocol(v.ProxyProtocol),
+			EdgeSecretFile:  v.EdgeSecretFile,
+			SourceAddresses: sources,
+			ProxyProtocol:   ProxyProtocol(v.ProxyProtocol),
 		}
 		if v.TLS != nil && *v.TLS != (config.MemberTLS{}) {
 			service := cfg.Services[name]

@@ -25,7 +25,7 @@ func SessionsShort() SessionsConfig {
 }
 
 const (
-	warmUpSessions = 200              // opened and closed before a round: code and buffers that all sessions share are there then
+	warmUpSessions = 1200             // opened and closed before a round: code and buffers that all sessions share are there then, and the edge has tidied up
 	settleTimeout  = 5 * time.Second  // for memory to come to rest
 	echoTimeout    = 60 * time.Second // for all sessions to have their answer
 )

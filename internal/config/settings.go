@@ -97,7 +97,8 @@ type Service struct {
 	Retries         int           `koanf:"retries"`
 	EdgeSecretFile  string        `koanf:"edge_secret_file"` // shared with the members; it signs requests to them
 	TLS             *MemberTLS    `koanf:"tls"`
-	ProxyProtocol   string        `koanf:"proxy_protocol"`  // v1, v2
+	ProxyProtocol   string        `koanf:"proxy_protocol"` // v1, v2
+	SourceAddresses []string      `koanf:"source_addresses"`
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 

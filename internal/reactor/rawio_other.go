@@ -4,6 +4,7 @@ package reactor
 
 import (
 	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,4 +43,15 @@ func Write(fd int, p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// Close closes a descriptor that its loop is done with. Of an error nothing can be made.
+func Close(fd int) { _ = unix.Close(fd) }
+
+// EndWrites is shutdown(2) with SHUT_WR.
+func EndWrites(fd int) error { return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) }
+
+// SetOption sets a socket option that is a number. It can only fail for what is no TCP socket, or no descriptor.
+func SetOption(fd, level, name, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
 }

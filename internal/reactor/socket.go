@@ -5,7 +5,6 @@ package reactor
 import (
 	"fmt"
 	"net"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +13,8 @@ import (
 // non-blocking and close-on-exec.
 
 // DetachListener takes the listening socket out of ln, which it closes: connections are accepted with [Accept] from then on, and those
-// that wait in the kernel's queue stay there. With an error ln is as it was.
+// that wait in the kernel's queue stay there. With an error ln is as it was. What options it has, the connections have from the start (on
+// Linux), TCP_NODELAY, which package net sets, among them.
 func DetachListener(ln *net.TCPListener) (int, error) {
 	raw, err := ln.SyscallConn()
 	if err != nil {
@@ -25,44 +25,12 @@ func DetachListener(ln *net.TCPListener) (int, error) {
 		return -1, err
 	}
 	_ = ln.Close() // the socket lives on in fd
+	noDelay(fd)
 	return fd, nil
 }
 
-// Connected says what has become of [Connect]: nil, [ErrAgain] as long as it is under way, or the kernel's refusal. A socket that has met
-// itself, which happens when the kernel chooses the very port that nobody listens on, was refused.
-func Connected(fd int) error {
-	peer, err := unix.Getpeername(fd)
-	if err != nil { // under way, or refused
-		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		switch {
-		case err != nil:
-			return os.NewSyscallError("getsockopt", err)
-		case errno != 0:
-			return os.NewSyscallError("connect", unix.Errno(errno))
-		}
-		return ErrAgain
-	}
-	local, err := unix.Getsockname(fd)
-	if err != nil {
-		return os.NewSyscallError("getsockname", err)
-	}
-	if sameAddr(local, peer) {
-		return os.NewSyscallError("connect", unix.ECONNREFUSED)
-	}
-	return nil
-}
-
-func sameAddr(a, b unix.Sockaddr) bool {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		b, ok := b.(*unix.SockaddrInet4)
-		return ok && a.Port == b.Port && a.Addr == b.Addr
-	case *unix.SockaddrInet6:
-		b, ok := b.(*unix.SockaddrInet6)
-		return ok && a.Port == b.Port && a.Addr == b.Addr
-	}
-	return false
-}
+// noDelay can only fail for what is no TCP socket.
+func noDelay(fd int) { _ = SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // Aborted tells an error of [Accept] that belongs to one connection, which has gone again: accept the next one.
 func Aborted(err error) bool {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Accept takes one connection from a listening socket that does not block, with TCP_NODELAY as package net sets it, and says who the
-// other end is. It returns [ErrAgain] when nobody waits, any other error as the kernel gave it; see [Aborted].
+// Accept takes one connection from a listening socket of [DetachListener], and says who the other end is. It returns [ErrAgain] when nobody
+// waits, any other error as the kernel gave it; see [Aborted].
 func Accept(listener int) (fd int, peer netip.AddrPort, err error) {
 	var sa unix.RawSockaddrInet6 // room for both families, which begin with the same fields
 	size := uint32(unsafe.Sizeof(sa))
@@ -21,30 +21,94 @@ func Accept(listener int) (fd int, peer netip.AddrPort, err error) {
 	if errno != 0 {
 		return -1, netip.AddrPort{}, errno
 	}
-	noDelay(int(n))
 	return int(n), addrPort(&sa), nil
 }
 
-// Connect begins a TCP connection to addr, which must have no zone. It is there, or has failed, when the descriptor becomes writable:
-// register it, then ask [Connected]. An error (out of descriptors or ports, no route) leaves nothing open.
-func Connect(addr netip.AddrPort) (fd int, err error) {
-	family := unix.AF_INET6
+// Connect begins a TCP connection to addr, which must have no zone, from the address from, or from the system's choice where that is the
+// zero value. It is there, or has failed, when the descriptor becomes writable: register it, then ask [Connected]. An error (out of
+// descriptors or ports, no route) leaves nothing open.
+//
+// All of it is raw: on loopback the kernel does the whole handshake within the call, and the scheduler would take the processor away.
+func Connect(addr netip.AddrPort, from netip.Addr) (fd int, err error) {
+	family := uintptr(unix.AF_INET6)
 	if addr.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
+	n, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if errno != 0 {
+		return -1, os.NewSyscallError("socket", errno)
 	}
+	fd = int(n)
 	noDelay(fd)
+	if from.IsValid() {
+		if err := bindTo(fd, from); err != nil {
+			Close(fd)
+			return -1, err
+		}
+	}
 	sa, size := rawAddr(addr)
-	// Raw: on loopback the kernel does the whole handshake within the call, and the scheduler would take the processor away.
-	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
+	_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
 	if errno != 0 && errno != unix.EINPROGRESS {
-		_ = unix.Close(fd)
+		Close(fd)
 		return -1, os.NewSyscallError("connect", errno)
 	}
 	return fd, nil
+}
+
+// bindTo chooses the address that fd connects from. The port is chosen by connect, which knows the peer: bind would take one away from
+// all peers, and could not give more of them than there are in ip_local_port_range.
+func bindTo(fd int, from netip.Addr) error {
+	if err := SetOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return err
+	}
+	sa, size := rawAddr(netip.AddrPortFrom(from, 0))
+	if _, _, errno := syscall.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size); errno != 0 {
+		return os.NewSyscallError("bind", errno)
+	}
+	return nil
+}
+
+// PortAtConnect lets a [net.Dialer], as its Control, choose its port as [Connect] does.
+func PortAtConnect(_, _ string, c syscall.RawConn) error {
+	var err error
+	if refused := c.Control(func(fd uintptr) {
+		err = SetOption(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}); refused != nil {
+		return refused
+	}
+	return err
+}
+
+// Connected says what has become of [Connect]: nil, [ErrAgain] as long as it is under way, or the kernel's refusal. A socket that has met
+// itself, which happens when the kernel chooses the very port that nobody listens on, was refused.
+func Connected(fd int) error {
+	peer, errno := nameOf(unix.SYS_GETPEERNAME, fd)
+	if errno != 0 { // under way, or refused
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case err != nil:
+			return os.NewSyscallError("getsockopt", err)
+		case errno != 0:
+			return os.NewSyscallError("connect", unix.Errno(errno))
+		}
+		return ErrAgain
+	}
+	local, errno := nameOf(unix.SYS_GETSOCKNAME, fd)
+	switch {
+	case errno != 0:
+		return os.NewSyscallError("getsockname", errno)
+	case local == peer:
+		return os.NewSyscallError("connect", unix.ECONNREFUSED)
+	}
+	return nil
+}
+
+// nameOf asks for one of the two addresses of a connection.
+func nameOf(call uintptr, fd int) (netip.AddrPort, syscall.Errno) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	return addrPort(&sa), errno
 }
 
 // Peek is [Read], but leaves the bytes where they are.
@@ -65,9 +129,6 @@ func Peek(fd int, p []byte) (int, error) {
 		}
 	}
 }
-
-// noDelay can only fail for what is no TCP socket.
-func noDelay(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // addrPort reads a socket address; ports are in network order. An address of another family is none.
 func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {

@@ -37,12 +37,13 @@ func Accept(listener int) (fd int, peer netip.AddrPort, err error) {
 	return fd, peer, nil
 }
 
-// Connect begins a TCP connection to addr, which must have no zone. It is there, or has failed, when the descriptor becomes writable:
-// register it, then ask [Connected]. An error (out of descriptors or ports, no route) leaves nothing open.
-func Connect(addr netip.AddrPort) (fd int, err error) {
-	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()})
+// Connect begins a TCP connection to addr, which must have no zone, from the address from, or from the system's choice where that is the
+// zero value. It is there, or has failed, when the descriptor becomes writable: register it, then ask [Connected]. An error (out of
+// descriptors or ports, no route) leaves nothing open.
+func Connect(addr netip.AddrPort, from netip.Addr) (fd int, err error) {
+	family := unix.AF_INET6
 	if addr.Addr().Is4() {
-		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+		family = unix.AF_INET
 	}
 	syscall.ForkLock.RLock()
 	fd, err = unix.Socket(family, unix.SOCK_STREAM, unix.IPPROTO_TCP)
@@ -54,8 +55,14 @@ func Connect(addr netip.AddrPort) (fd int, err error) {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	noDelay(fd)
-	if err = unix.SetNonblock(fd, true); err == nil {
-		err = unix.Connect(fd, sa)
+	if from.IsValid() {
+		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0)))
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(addr))
 	}
 	if err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
@@ -63,6 +70,16 @@ func Connect(addr netip.AddrPort) (fd int, err error) {
 	}
 	return fd, nil
 }
+
+func sockaddr(addr netip.AddrPort) unix.Sockaddr {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
+}
+
+// PortAtConnect is a [net.Dialer]'s Control that has an effect on Linux only.
+func PortAtConnect(_, _ string, _ syscall.RawConn) error { return nil }
 
 // Peek is [Read], but leaves the bytes where they are.
 func Peek(fd int, p []byte) (int, error) {
@@ -82,5 +99,38 @@ func Peek(fd int, p []byte) (int, error) {
 	}
 }
 
-// noDelay can only fail for what is no TCP socket.
-func noDelay(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+// Connected says what has become of [Connect]: nil, [ErrAgain] as long as it is under way, or the kernel's refusal. A socket that has met
+// itself, which happens when the kernel chooses the very port that nobody listens on, was refused.
+func Connected(fd int) error {
+	peer, err := unix.Getpeername(fd)
+	if err != nil { // under way, or refused
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case err != nil:
+			return os.NewSyscallError("getsockopt", err)
+		case errno != 0:
+			return os.NewSyscallError("connect", unix.Errno(errno))
+		}
+		return ErrAgain
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	if sameAddr(local, peer) {
+		return os.NewSyscallError("connect", unix.ECONNREFUSED)
+	}
+	return nil
+}
+
+func sameAddr(a, b unix.Sockaddr) bool {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		b, ok := b.(*unix.SockaddrInet4)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	case *unix.SockaddrInet6:
+		b, ok := b.(*unix.SockaddrInet6)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	}
+	return false
+}

@@ -43,7 +43,7 @@ func TestAcceptAndConnect(t *testing.T) {
 			if _, _, err := Accept(listener); err != ErrAgain {
 				t.Errorf("Accept with nobody there: %v", err)
 			}
-			far, err := Connect(at)
+			far, err := Connect(at, netip.Addr{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +110,7 @@ func TestAcceptAndConnect(t *testing.T) {
 // A dual-stack listener names peers as they are known elsewhere.
 func TestAcceptUnmaps(t *testing.T) {
 	listener, at := listening(t, "[::]:0")
-	far, err := Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port()))
+	far, err := Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port()), netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestConnectRefused(t *testing.T) {
 	onEachPoller(t, func(t *testing.T, r *Reactor) {
 		listener, at := listening(t, "127.0.0.1:0")
 		_ = unix.Close(listener)
-		fd, err := Connect(at)
+		fd, err := Connect(at, netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,8 +3,6 @@
 package tunnel
 
 import (
-	"golang.org/x/sys/unix"
-
 	"github.com/selvedge/selvedge/internal/reactor"
 )
 
@@ -15,7 +13,14 @@ type Socket struct {
 
 	// Early are bytes already read from the socket, or meant to come before them, as in [End].
 	Early []byte
+
+	// Prepared says that the socket was accepted from one that [Relay.Prepare] had seen before.
+	Prepared bool
 }
+
+// Prepare sets options of a tunnel's sockets on a listening one. The connections that it accepts have them then, which saves four system
+// calls each.
+func (r *Relay) Prepare(listener int) { setInherited(listener, &r.cfg) }
 
 // JoinOn is [Relay.Join] for two sockets that are registered on loop, one of the relay's reactor; it must be called from one of its
 // callbacks. It takes descriptors and registrations. Its one error is [ErrClosed], and then both have been closed.
@@ -24,12 +29,16 @@ func (r *Relay) JoinOn(loop *reactor.Loop, c, b Socket, onClose func(Summary)) (
 	if err := r.enter(t, nil); err != nil {
 		for _, s := range [2]Socket{c, b} {
 			s.Registration.Unregister()
-			_ = unix.Close(s.FD)
+			reactor.Close(s.FD)
 		}
 		return nil, err
 	}
-	setOptions(c.FD, &r.cfg)
-	setOptions(b.FD, &r.cfg)
+	for _, s := range [2]*Socket{&c, &b} {
+		if !s.Prepared {
+			setInherited(s.FD, &r.cfg)
+		}
+		setRest(s.FD, &r.cfg)
+	}
 	t.init(c.FD, b.FD, c.Early, b.Early)
 	t.shard = r.shardOf(loop)
 	t.adopt(c.Registration, b.Registration)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/selvedge/selvedge/internal/reactor"
 )
 
 // TestUrgentMark sends plain bytes around an urgent one. The kernel stops a read at the mark, which must not be taken for
@@ -235,4 +237,41 @@ func TestReusedDescriptors(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a prepared listening socket accepts has the options of a tunnel's sockets, with one system call of its own.
+func TestPreparedListener(t *testing.T) {
+	inMode(t, plain, 1, Config{}, func(t *testing.T, r *rig) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln.Addr().String()
+		listener, err := reactor.DetachListener(ln.(*net.TCPListener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reactor.Close(listener)
+		r.relay.Prepare(listener)
+		far, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer far.Close()
+		fd, _, err := reactor.Accept(listener)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reactor.Close(fd)
+		setRest(fd, &r.relay.cfg)
+		for option, want := range map[int]int{unix.TCP_KEEPIDLE: 60, unix.TCP_KEEPINTVL: 20, unix.TCP_KEEPCNT: 3,
+			unix.TCP_USER_TIMEOUT: 120_000, unix.TCP_NODELAY: 1} {
+			if got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, option); got != want || err != nil {
+				t.Errorf("option %d: %d, %v, want %d", option, got, err, want)
+			}
+		}
+		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); on != 1 || err != nil {
+			t.Errorf("SO_KEEPALIVE %d, %v", on, err)
+		}
+	})
 }

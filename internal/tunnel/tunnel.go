@@ -4,9 +4,6 @@ package tunnel
 
 import (
 	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/selvedge/selvedge/internal/reactor"
 )
@@ -186,8 +183,8 @@ func (t *Tunnel) passEnd(s side) {
 	if t.state == moving && !t.flows[s.other()].shut {
 		t.first = s
 	}
-	if err := unix.Shutdown(int(t.ends[s.other()].fd), unix.SHUT_WR); err != nil {
-		t.fail(s.other(), os.NewSyscallError("shutdown", err))
+	if err := reactor.EndWrites(int(t.ends[s.other()].fd)); err != nil {
+		t.fail(s.other(), err)
 	}
 }
 
@@ -215,7 +212,7 @@ func (t *Tunnel) finish(reason Reason, err error) {
 	}
 	for s := range t.ends {
 		t.ends[s].reg.Unregister()
-		_ = unix.Close(int(t.ends[s].fd)) // nothing to be done about it; Linux has let go of the descriptor in any case
+		reactor.Close(int(t.ends[s].fd))
 		t.shard.drop(t.flows[s].backlog)
 		t.flows[s].backlog = nil
 	}
