@@ -249,9 +249,13 @@ func (b *Backend) hangUp(server *http.Server) {
 	_ = server.Close()
 }
 
-// counted has calls pass through b.calls.
+// counted has calls pass through b.calls. Streams do not end by themselves; they count each push.
 func (b *Backend) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; p == pushv1.PushServicePipelineProcedure || p == pushv1.PushServicePushStreamProcedure {
+			next.ServeHTTP(w, r)
+			return
+		}
 		if !b.calls.enter() {
 			http.Error(w, "this member has stopped", http.StatusServiceUnavailable)
 			return

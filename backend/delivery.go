@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -107,4 +108,16 @@ func (d *delivery) wait(ctx context.Context) (took []string, undecided int) {
 	default:
 		return slices.Clone(d.took), d.left
 	}
+}
+
+// outcome waits until each session has taken the message or has ended, or ctx has. It returns the ids of those that took it.
+func (d *delivery) outcome(ctx context.Context) ([]string, error) {
+	took, undecided := d.wait(ctx)
+	if undecided > 0 {
+		return took, fmt.Errorf("%d sessions have not taken it yet: %w", undecided, ErrUnsettled)
+	}
+	if n := d.lost(); n > 0 { // neither delivered nor offline
+		return took, fmt.Errorf("%d slow sessions have dropped it for newer messages: %w", n, ErrOverloaded)
+	}
+	return took, nil
 }

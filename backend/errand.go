@@ -18,6 +18,9 @@ type errand struct {
 	question homing.Question
 	node     *homing.Node
 	ctx      context.Context
+	cancel   context.CancelFunc // of ctx, where the errand has one of its own
+	later    bool               // it could not be settled at once
+	start    time.Time
 	user     string
 	message  *message // nil: the sessions are listed, nothing is sent
 
@@ -47,16 +50,18 @@ func (e *errand) signal() {
 // settle carries e from its start to its result, or to the end of ctx. The calling goroutine does the local work.
 func (h *home) settle(ctx context.Context, e *errand) {
 	e.ctx = ctx
-	e.question.Context = e
+	h.mu.Lock()
+	h.begin(bootClock(), e)
+	h.carryOut(e.node)
+	h.mu.Unlock()
+	h.await(e)
+}
+
+// await is settle for an errand that has begun.
+func (h *home) await(e *errand) {
+	ctx := e.ctx
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := bootClock()
-	if deadline, ok := ctx.Deadline(); ok {
-		e.question.Deadline = now + homing.Instant(time.Until(deadline))
-	}
-	e.node = h.node
-	e.node.Ask(now, &e.question)
-	h.carryOut(e.node)
 	for !e.settled {
 		switch {
 		case e.look:
@@ -159,3 +164,6 @@ func (e *errand) err() error {
 		return fmt.Errorf("not all sessions have taken it, or they come and go too fast: %w", ErrUnsettled)
 	}
 }
+
+// isQuick tells, after settleAtOnce, whether what is left to do for e takes no time.
+func (e *errand) isQuick() bool { return !e.later }

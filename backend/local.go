@@ -118,27 +118,27 @@ func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late 
 	return d, late, err
 }
 
-// deliverLocal gives m to the user's sessions in this process, each once whatever is repeated, and waits until their bytes are
-// in the kernel. It returns the ids of those that took it. An error says that some have not yet, or that m is refused.
-func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]string, error) {
+// hand gives m to the user's sessions in this process, each once whatever is repeated. The delivery is nil where there is none.
+func (b *Backend) hand(user string, m *message) (*delivery, error) {
 	sessions := b.table.of(user)
 	d, late, err := b.recent.join(user, m, len(sessions) > 0)
+	if d == nil || err != nil || late {
+		return d, err
+	}
+	for _, s := range d.claim(sessions, m.except) {
+		s.write(outgoing{frame: m.frame(), delivery: d})
+	}
+	return d, nil
+}
+
+// deliverLocal hands m to the user's sessions in this process and waits until its bytes are in the kernel. It returns the ids of those
+// that took it. An error says that some have not yet, or that m is refused.
+func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]string, error) {
+	d, err := b.hand(user, m)
 	if d == nil || err != nil {
 		return nil, err
 	}
-	if !late {
-		for _, s := range d.claim(sessions, m.except) {
-			s.write(outgoing{frame: m.frame(), delivery: d})
-		}
-	}
-	took, undecided := d.wait(ctx)
-	if undecided > 0 {
-		return took, fmt.Errorf("%d sessions have not taken it yet: %w", undecided, ErrUnsettled)
-	}
-	if n := d.lost(); n > 0 { // neither delivered nor offline
-		return took, fmt.Errorf("%d slow sessions have dropped it for newer messages: %w", n, ErrOverloaded)
-	}
-	return took, nil
+	return d.outcome(ctx)
 }
 
 // broadcastLocal gives m to every session here, once whatever is repeated, and returns how many took it before ctx ended.

@@ -44,23 +44,27 @@ func ExceptSession(id string) PushOption { return func(m *message) { m.except = 
 
 // push is the life of a push from a sender at the member that it called.
 func (b *Backend) push(ctx context.Context, user string, m *message) (sessions int, err error) {
-	start := time.Now()
 	e := b.newErrand(user, m)
 	b.home.settle(ctx, e)
+	return b.pushed(e)
+}
+
+// pushed is the end of a push whose errand is settled: what became of it, counted.
+func (b *Backend) pushed(e *errand) (sessions int, err error) {
 	sessions, err = len(e.question.Sessions), e.err()
 	if err == nil && sessions == 0 {
-		err = b.isOurs(user)
+		err = b.isOurs(e.user)
 	}
 	if err != nil {
 		err = alsoReached(err, sessions)
 	}
-	b.metrics.pushSeconds.Observe(time.Since(start).Seconds())
+	b.metrics.pushSeconds.Observe(time.Since(e.start).Seconds())
 	b.metrics.push(outcomeOf(sessions), err)
 	return sessions, err
 }
 
 func (b *Backend) newErrand(user string, m *message) *errand {
-	e := &errand{user: user, message: m}
+	e := &errand{user: user, message: m, start: time.Now()}
 	e.question.User = b.userHash(user)
 	return e
 }

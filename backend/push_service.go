@@ -17,7 +17,7 @@ const (
 	maxPushUsers     = 10_000
 	maxPresenceUsers = 1_000
 	maxRequestBytes  = 16 << 20 // above: resource_exhausted
-	pushManyWidth    = 64       // users of one PushMany that are worked on at once
+	pushManyWidth    = 1024     // users of one PushMany that are waited for at once, each by a goroutine
 )
 
 // pushService is what senders reach. It is open to whoever has the RPC token.
@@ -34,7 +34,21 @@ func (p pushService) Push(ctx context.Context, r *connect.Request[pushv1.PushReq
 }
 
 func (p pushService) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushResponse, error) {
-	m, err := p.message(r.MessageId, r.Payload == nil, r.GetText(), r.GetData(), isData(r.Payload))
+	e, err := p.errand(r)
+	if err != nil {
+		return nil, err
+	}
+	p.b.home.settle(ctx, e)
+	sessions, err := p.b.pushed(e)
+	if err != nil {
+		return nil, err
+	}
+	return &pushv1.PushResponse{Outcome: outcomeOf(sessions), Sessions: uint32(sessions), MessageId: e.message.id}, nil
+}
+
+// errand checks a request and makes an errand of it.
+func (p pushService) errand(r *pushv1.PushRequest) (*errand, error) {
+	m, err := p.message(r.GetMessageId(), r.GetPayload() == nil, r.GetText(), r.GetData(), isData(r.GetPayload()))
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +56,7 @@ func (p pushService) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.P
 		return nil, err
 	}
 	m.except, m.sender, m.sequence = r.ExceptSession, r.Sender, r.Sequence
-	sessions, err := p.b.push(ctx, r.User, m)
-	if err != nil {
-		return nil, err
-	}
-	return &pushv1.PushResponse{Outcome: outcomeOf(sessions), Sessions: uint32(sessions), MessageId: m.id}, nil
+	return p.b.newErrand(r.User, m), nil
 }
 
 func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.PushManyRequest]) (*connect.Response[pushv1.PushManyResponse], error) {
@@ -59,26 +69,52 @@ func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.Pus
 	if err != nil {
 		return nil, err
 	}
-	m.frame() // before it is shared
+	m.sender, m.sequence = r.Msg.Sender, r.Msg.Sequence
 	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
 	defer cancel()
+	return connect.NewResponse(&pushv1.PushManyResponse{Results: p.b.pushMany(ctx, users, m)}), nil
+}
+
+// pushMany hands m to all users before it waits for any: a user whose client is slow holds up no others.
+func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*pushv1.PushResult {
+	m.frame() // compiled once for all, and before it is shared
 	results := make([]*pushv1.PushResult, len(users))
-	each(len(users), pushManyWidth, func(i int) {
-		result := &pushv1.PushResult{User: users[i], MessageId: m.id}
-		results[i] = result
-		if err := checkUser(users[i]); err != nil {
-			result.Error = p.b.resultError(err)
-			return
+	errands := make([]*errand, 0, len(users))
+	which := make([]int, 0, len(users)) // of errands: their users' places
+	for i, user := range users {
+		results[i] = &pushv1.PushResult{User: user, MessageId: m.id}
+		if err := checkUser(user); err != nil {
+			results[i].Error = b.resultError(err)
+			continue
 		}
-		sessions, err := p.b.push(ctx, users[i], m)
+		e := b.newErrand(user, m)
+		e.ctx = ctx
+		errands, which = append(errands, e), append(which, i)
+	}
+	b.home.settleAtOnce(errands)
+	settled := func(n int) {
+		result := results[which[n]]
+		sessions, err := b.pushed(errands[n])
 		result.Sessions = uint32(sessions)
 		if err != nil {
-			result.Error = p.b.resultError(err)
+			result.Error = b.resultError(err)
 			return
 		}
 		result.Outcome = outcomeOf(sessions)
+	}
+	var slow []int
+	for n, e := range errands {
+		if e.isQuick() {
+			settled(n)
+		} else {
+			slow = append(slow, n)
+		}
+	}
+	each(len(slow), pushManyWidth, func(i int) {
+		b.home.await(errands[slow[i]])
+		settled(slow[i])
 	})
-	return connect.NewResponse(&pushv1.PushManyResponse{Results: results}), nil
+	return results
 }
 
 // PushStream takes one push after the other: what one stream sends to one user arrives in that order.
@@ -91,6 +127,9 @@ func (p pushService) PushStream(ctx context.Context, stream *connect.BidiStream[
 		if err != nil {
 			return err
 		}
+		if !p.b.calls.enter() {
+			return errStopped
+		}
 		result := &pushv1.PushResult{User: r.User, MessageId: r.MessageId}
 		one, cancel := withTimeout(ctx, r.TimeoutMs)
 		response, err := p.push(one, r)
@@ -100,7 +139,9 @@ func (p pushService) PushStream(ctx context.Context, stream *connect.BidiStream[
 		} else {
 			result.Outcome, result.Sessions, result.MessageId = response.Outcome, response.Sessions, response.MessageId
 		}
-		if err := stream.Send(result); err != nil {
+		err = stream.Send(result)
+		p.b.calls.leave()
+		if err != nil {
 			return err
 		}
 	}

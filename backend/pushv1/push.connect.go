@@ -42,6 +42,8 @@ const (
 	PushServicePushManyProcedure = "/selvedge.push.v1.PushService/PushMany"
 	// PushServicePushStreamProcedure is the fully-qualified name of the PushService's PushStream RPC.
 	PushServicePushStreamProcedure = "/selvedge.push.v1.PushService/PushStream"
+	// PushServicePipelineProcedure is the fully-qualified name of the PushService's Pipeline RPC.
+	PushServicePipelineProcedure = "/selvedge.push.v1.PushService/Pipeline"
 	// PushServiceBroadcastProcedure is the fully-qualified name of the PushService's Broadcast RPC.
 	PushServiceBroadcastProcedure = "/selvedge.push.v1.PushService/Broadcast"
 	// PushServicePresenceProcedure is the fully-qualified name of the PushService's Presence RPC.
@@ -62,6 +64,9 @@ type PushServiceClient interface {
 	PushMany(context.Context, *connect.Request[PushManyRequest]) (*connect.Response[PushManyResponse], error)
 	// PushStream takes pushes one after another on one stream (gRPC only); results come as they are known, in the order sent.
 	PushStream(context.Context) *connect.BidiStreamForClient[PushRequest, PushResult]
+	// Pipeline carries many pushes at once, in batches, with their answers as they are known, in any order (gRPC only). It is how package
+	// sender pushes. Of two pushes to one user that are under way at once, either may come first, unless sender and sequence are set.
+	Pipeline(context.Context) *connect.BidiStreamForClient[PushCalls, PushAnswers]
 	// Broadcast delivers one message to every session of every member.
 	Broadcast(context.Context, *connect.Request[BroadcastRequest]) (*connect.Response[BroadcastResponse], error)
 	// Presence lists the open sessions of users.
@@ -99,6 +104,12 @@ func NewPushServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(pushServiceMethods.ByName("PushStream")),
 			connect.WithClientOptions(opts...),
 		),
+		pipeline: connect.NewClient[PushCalls, PushAnswers](
+			httpClient,
+			baseURL+PushServicePipelineProcedure,
+			connect.WithSchema(pushServiceMethods.ByName("Pipeline")),
+			connect.WithClientOptions(opts...),
+		),
 		broadcast: connect.NewClient[BroadcastRequest, BroadcastResponse](
 			httpClient,
 			baseURL+PushServiceBroadcastProcedure,
@@ -125,6 +136,7 @@ type pushServiceClient struct {
 	push       *connect.Client[PushRequest, PushResponse]
 	pushMany   *connect.Client[PushManyRequest, PushManyResponse]
 	pushStream *connect.Client[PushRequest, PushResult]
+	pipeline   *connect.Client[PushCalls, PushAnswers]
 	broadcast  *connect.Client[BroadcastRequest, BroadcastResponse]
 	presence   *connect.Client[PresenceRequest, PresenceResponse]
 	disconnect *connect.Client[DisconnectRequest, DisconnectResponse]
@@ -143,6 +155,11 @@ func (c *pushServiceClient) PushMany(ctx context.Context, req *connect.Request[P
 // PushStream calls selvedge.push.v1.PushService.PushStream.
 func (c *pushServiceClient) PushStream(ctx context.Context) *connect.BidiStreamForClient[PushRequest, PushResult] {
 	return c.pushStream.CallBidiStream(ctx)
+}
+
+// Pipeline calls selvedge.push.v1.PushService.Pipeline.
+func (c *pushServiceClient) Pipeline(ctx context.Context) *connect.BidiStreamForClient[PushCalls, PushAnswers] {
+	return c.pipeline.CallBidiStream(ctx)
 }
 
 // Broadcast calls selvedge.push.v1.PushService.Broadcast.
@@ -168,6 +185,9 @@ type PushServiceHandler interface {
 	PushMany(context.Context, *connect.Request[PushManyRequest]) (*connect.Response[PushManyResponse], error)
 	// PushStream takes pushes one after another on one stream (gRPC only); results come as they are known, in the order sent.
 	PushStream(context.Context, *connect.BidiStream[PushRequest, PushResult]) error
+	// Pipeline carries many pushes at once, in batches, with their answers as they are known, in any order (gRPC only). It is how package
+	// sender pushes. Of two pushes to one user that are under way at once, either may come first, unless sender and sequence are set.
+	Pipeline(context.Context, *connect.BidiStream[PushCalls, PushAnswers]) error
 	// Broadcast delivers one message to every session of every member.
 	Broadcast(context.Context, *connect.Request[BroadcastRequest]) (*connect.Response[BroadcastResponse], error)
 	// Presence lists the open sessions of users.
@@ -201,6 +221,12 @@ func NewPushServiceHandler(svc PushServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(pushServiceMethods.ByName("PushStream")),
 		connect.WithHandlerOptions(opts...),
 	)
+	pushServicePipelineHandler := connect.NewBidiStreamHandler(
+		PushServicePipelineProcedure,
+		svc.Pipeline,
+		connect.WithSchema(pushServiceMethods.ByName("Pipeline")),
+		connect.WithHandlerOptions(opts...),
+	)
 	pushServiceBroadcastHandler := connect.NewUnaryHandler(
 		PushServiceBroadcastProcedure,
 		svc.Broadcast,
@@ -227,6 +253,8 @@ func NewPushServiceHandler(svc PushServiceHandler, opts ...connect.HandlerOption
 			pushServicePushManyHandler.ServeHTTP(w, r)
 		case PushServicePushStreamProcedure:
 			pushServicePushStreamHandler.ServeHTTP(w, r)
+		case PushServicePipelineProcedure:
+			pushServicePipelineHandler.ServeHTTP(w, r)
 		case PushServiceBroadcastProcedure:
 			pushServiceBroadcastHandler.ServeHTTP(w, r)
 		case PushServicePresenceProcedure:
@@ -252,6 +280,10 @@ func (UnimplementedPushServiceHandler) PushMany(context.Context, *connect.Reques
 
 func (UnimplementedPushServiceHandler) PushStream(context.Context, *connect.BidiStream[PushRequest, PushResult]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.PushService.PushStream is not implemented"))
+}
+
+func (UnimplementedPushServiceHandler) Pipeline(context.Context, *connect.BidiStream[PushCalls, PushAnswers]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.PushService.Pipeline is not implemented"))
 }
 
 func (UnimplementedPushServiceHandler) Broadcast(context.Context, *connect.Request[BroadcastRequest]) (*connect.Response[BroadcastResponse], error) {

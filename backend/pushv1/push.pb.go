@@ -347,6 +347,8 @@ type PushManyRequest struct {
 	MessageId     string                    `protobuf:"bytes,4,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	TimeoutMs     uint32                    `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	RingDigest    string                    `protobuf:"bytes,6,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
+	Sender        string                    `protobuf:"bytes,7,opt,name=sender,proto3" json:"sender,omitempty"` // with sequence, as in PushRequest
+	Sequence      uint64                    `protobuf:"varint,8,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +434,20 @@ func (x *PushManyRequest) GetRingDigest() string {
 		return x.RingDigest
 	}
 	return ""
+}
+
+func (x *PushManyRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *PushManyRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 type isPushManyRequest_Payload interface {
@@ -692,6 +708,222 @@ func (x *ErrorDetail) GetMember() string {
 	return ""
 }
 
+type PushCalls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*PushCall            `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushCalls) Reset() {
+	*x = PushCalls{}
+	mi := &file_push_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushCalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushCalls) ProtoMessage() {}
+
+func (x *PushCalls) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushCalls.ProtoReflect.Descriptor instead.
+func (*PushCalls) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PushCalls) GetCalls() []*PushCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+type PushCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"` // the caller's number for it, unique on its stream
+	Push          *PushRequest           `protobuf:"bytes,2,opt,name=push,proto3" json:"push,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushCall) Reset() {
+	*x = PushCall{}
+	mi := &file_push_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushCall) ProtoMessage() {}
+
+func (x *PushCall) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushCall.ProtoReflect.Descriptor instead.
+func (*PushCall) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PushCall) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+func (x *PushCall) GetPush() *PushRequest {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+type PushAnswers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*PushAnswer          `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushAnswers) Reset() {
+	*x = PushAnswers{}
+	mi := &file_push_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushAnswers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushAnswers) ProtoMessage() {}
+
+func (x *PushAnswers) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushAnswers.ProtoReflect.Descriptor instead.
+func (*PushAnswers) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PushAnswers) GetAnswers() []*PushAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+type PushAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
+	Outcome       Outcome                `protobuf:"varint,2,opt,name=outcome,proto3,enum=selvedge.push.v1.Outcome" json:"outcome,omitempty"`
+	Sessions      uint32                 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Member        string                 `protobuf:"bytes,5,opt,name=member,proto3" json:"member,omitempty"` // who answered, where it is an error
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushAnswer) Reset() {
+	*x = PushAnswer{}
+	mi := &file_push_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushAnswer) ProtoMessage() {}
+
+func (x *PushAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushAnswer.ProtoReflect.Descriptor instead.
+func (*PushAnswer) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PushAnswer) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+func (x *PushAnswer) GetOutcome() Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *PushAnswer) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *PushAnswer) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *PushAnswer) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
 type BroadcastRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Payload:
@@ -707,7 +939,7 @@ type BroadcastRequest struct {
 
 func (x *BroadcastRequest) Reset() {
 	*x = BroadcastRequest{}
-	mi := &file_push_proto_msgTypes[7]
+	mi := &file_push_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +951,7 @@ func (x *BroadcastRequest) String() string {
 func (*BroadcastRequest) ProtoMessage() {}
 
 func (x *BroadcastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[7]
+	mi := &file_push_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +964,7 @@ func (x *BroadcastRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastRequest.ProtoReflect.Descriptor instead.
 func (*BroadcastRequest) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{7}
+	return file_push_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BroadcastRequest) GetPayload() isBroadcastRequest_Payload {
@@ -801,7 +1033,7 @@ type BroadcastResponse struct {
 
 func (x *BroadcastResponse) Reset() {
 	*x = BroadcastResponse{}
-	mi := &file_push_proto_msgTypes[8]
+	mi := &file_push_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1045,7 @@ func (x *BroadcastResponse) String() string {
 func (*BroadcastResponse) ProtoMessage() {}
 
 func (x *BroadcastResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[8]
+	mi := &file_push_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1058,7 @@ func (x *BroadcastResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastResponse.ProtoReflect.Descriptor instead.
 func (*BroadcastResponse) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{8}
+	return file_push_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BroadcastResponse) GetSessions() uint32 {
@@ -860,7 +1092,7 @@ type PresenceRequest struct {
 
 func (x *PresenceRequest) Reset() {
 	*x = PresenceRequest{}
-	mi := &file_push_proto_msgTypes[9]
+	mi := &file_push_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1104,7 @@ func (x *PresenceRequest) String() string {
 func (*PresenceRequest) ProtoMessage() {}
 
 func (x *PresenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[9]
+	mi := &file_push_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1117,7 @@ func (x *PresenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceRequest.ProtoReflect.Descriptor instead.
 func (*PresenceRequest) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{9}
+	return file_push_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PresenceRequest) GetUsers() []string {
@@ -911,7 +1143,7 @@ type PresenceResponse struct {
 
 func (x *PresenceResponse) Reset() {
 	*x = PresenceResponse{}
-	mi := &file_push_proto_msgTypes[10]
+	mi := &file_push_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1155,7 @@ func (x *PresenceResponse) String() string {
 func (*PresenceResponse) ProtoMessage() {}
 
 func (x *PresenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[10]
+	mi := &file_push_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1168,7 @@ func (x *PresenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceResponse.ProtoReflect.Descriptor instead.
 func (*PresenceResponse) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{10}
+	return file_push_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PresenceResponse) GetUsers() []*UserPresence {
@@ -957,7 +1189,7 @@ type UserPresence struct {
 
 func (x *UserPresence) Reset() {
 	*x = UserPresence{}
-	mi := &file_push_proto_msgTypes[11]
+	mi := &file_push_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1201,7 @@ func (x *UserPresence) String() string {
 func (*UserPresence) ProtoMessage() {}
 
 func (x *UserPresence) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[11]
+	mi := &file_push_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1214,7 @@ func (x *UserPresence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserPresence.ProtoReflect.Descriptor instead.
 func (*UserPresence) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{11}
+	return file_push_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UserPresence) GetUser() string {
@@ -1019,7 +1251,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_push_proto_msgTypes[12]
+	mi := &file_push_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1263,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[12]
+	mi := &file_push_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1276,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{12}
+	return file_push_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Session) GetId() string {
@@ -1095,7 +1327,7 @@ type DisconnectRequest struct {
 
 func (x *DisconnectRequest) Reset() {
 	*x = DisconnectRequest{}
-	mi := &file_push_proto_msgTypes[13]
+	mi := &file_push_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1339,7 @@ func (x *DisconnectRequest) String() string {
 func (*DisconnectRequest) ProtoMessage() {}
 
 func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[13]
+	mi := &file_push_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1352,7 @@ func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectRequest.ProtoReflect.Descriptor instead.
 func (*DisconnectRequest) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{13}
+	return file_push_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DisconnectRequest) GetUser() string {
@@ -1167,7 +1399,7 @@ type DisconnectResponse struct {
 
 func (x *DisconnectResponse) Reset() {
 	*x = DisconnectResponse{}
-	mi := &file_push_proto_msgTypes[14]
+	mi := &file_push_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1411,7 @@ func (x *DisconnectResponse) String() string {
 func (*DisconnectResponse) ProtoMessage() {}
 
 func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[14]
+	mi := &file_push_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1424,7 @@ func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectResponse.ProtoReflect.Descriptor instead.
 func (*DisconnectResponse) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{14}
+	return file_push_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DisconnectResponse) GetSessions() uint32 {
@@ -1210,7 +1442,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_push_proto_msgTypes[15]
+	mi := &file_push_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1454,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[15]
+	mi := &file_push_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1467,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{15}
+	return file_push_proto_rawDescGZIP(), []int{19}
 }
 
 type ShowResponse struct {
@@ -1249,7 +1481,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_push_proto_msgTypes[16]
+	mi := &file_push_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1493,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[16]
+	mi := &file_push_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1506,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{16}
+	return file_push_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ShowResponse) GetService() string {
@@ -1313,7 +1545,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_push_proto_msgTypes[17]
+	mi := &file_push_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1557,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[17]
+	mi := &file_push_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1570,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{17}
+	return file_push_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Member) GetId() string {
@@ -1399,7 +1631,7 @@ type BuryRequest struct {
 
 func (x *BuryRequest) Reset() {
 	*x = BuryRequest{}
-	mi := &file_push_proto_msgTypes[18]
+	mi := &file_push_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1643,7 @@ func (x *BuryRequest) String() string {
 func (*BuryRequest) ProtoMessage() {}
 
 func (x *BuryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[18]
+	mi := &file_push_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1656,7 @@ func (x *BuryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuryRequest.ProtoReflect.Descriptor instead.
 func (*BuryRequest) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{18}
+	return file_push_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BuryRequest) GetMember() string {
@@ -1443,7 +1675,7 @@ type BuryResponse struct {
 
 func (x *BuryResponse) Reset() {
 	*x = BuryResponse{}
-	mi := &file_push_proto_msgTypes[19]
+	mi := &file_push_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1687,7 @@ func (x *BuryResponse) String() string {
 func (*BuryResponse) ProtoMessage() {}
 
 func (x *BuryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_push_proto_msgTypes[19]
+	mi := &file_push_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1700,7 @@ func (x *BuryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuryResponse.ProtoReflect.Descriptor instead.
 func (*BuryResponse) Descriptor() ([]byte, []int) {
-	return file_push_proto_rawDescGZIP(), []int{19}
+	return file_push_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BuryResponse) GetKnown() bool {
@@ -1502,7 +1734,7 @@ const file_push_proto_rawDesc = "" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x19.selvedge.push.v1.OutcomeR\aoutcome\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x03 \x01(\tR\tmessageId\"\xbd\x01\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\"\xf1\x01\n" +
 	"\x0fPushManyRequest\x12\x14\n" +
 	"\x05users\x18\x01 \x03(\tR\x05users\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x14\n" +
@@ -1512,7 +1744,9 @@ const file_push_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12\x1f\n" +
 	"\vring_digest\x18\x06 \x01(\tR\n" +
-	"ringDigestB\t\n" +
+	"ringDigest\x12\x16\n" +
+	"\x06sender\x18\a \x01(\tR\x06sender\x12\x1a\n" +
+	"\bsequence\x18\b \x01(\x04R\bsequenceB\t\n" +
 	"\apayload\"J\n" +
 	"\x10PushManyResponse\x126\n" +
 	"\aresults\x18\x01 \x03(\v2\x1c.selvedge.push.v1.PushResultR\aresults\"\xbf\x01\n" +
@@ -1531,7 +1765,21 @@ const file_push_proto_rawDesc = "" +
 	"\vErrorDetail\x120\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x18.selvedge.push.v1.ReasonR\x06reason\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12\x16\n" +
-	"\x06member\x18\x03 \x01(\tR\x06member\"\x87\x01\n" +
+	"\x06member\x18\x03 \x01(\tR\x06member\"=\n" +
+	"\tPushCalls\x120\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1a.selvedge.push.v1.PushCallR\x05calls\"Q\n" +
+	"\bPushCall\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\x04R\x04call\x121\n" +
+	"\x04push\x18\x02 \x01(\v2\x1d.selvedge.push.v1.PushRequestR\x04push\"E\n" +
+	"\vPushAnswers\x126\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1c.selvedge.push.v1.PushAnswerR\aanswers\"\xb8\x01\n" +
+	"\n" +
+	"PushAnswer\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\x04R\x04call\x123\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x19.selvedge.push.v1.OutcomeR\aoutcome\x12\x1a\n" +
+	"\bsessions\x18\x03 \x01(\rR\bsessions\x12-\n" +
+	"\x05error\x18\x04 \x01(\v2\x17.selvedge.push.v1.ErrorR\x05error\x12\x16\n" +
+	"\x06member\x18\x05 \x01(\tR\x06member\"\x87\x01\n" +
 	"\x10BroadcastRequest\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12\x1d\n" +
@@ -1603,12 +1851,13 @@ const file_push_proto_rawDesc = "" +
 	"OVERLOADED\x10\x04\x12\x10\n" +
 	"\fNOT_A_MEMBER\x10\x05\x12\x12\n" +
 	"\x0eMESSAGE_REUSED\x10\x06\x12\r\n" +
-	"\tOVERTAKEN\x10\a2\xf8\x03\n" +
+	"\tOVERTAKEN\x10\a2\xc4\x04\n" +
 	"\vPushService\x12E\n" +
 	"\x04Push\x12\x1d.selvedge.push.v1.PushRequest\x1a\x1e.selvedge.push.v1.PushResponse\x12Q\n" +
 	"\bPushMany\x12!.selvedge.push.v1.PushManyRequest\x1a\".selvedge.push.v1.PushManyResponse\x12M\n" +
 	"\n" +
-	"PushStream\x12\x1d.selvedge.push.v1.PushRequest\x1a\x1c.selvedge.push.v1.PushResult(\x010\x01\x12T\n" +
+	"PushStream\x12\x1d.selvedge.push.v1.PushRequest\x1a\x1c.selvedge.push.v1.PushResult(\x010\x01\x12J\n" +
+	"\bPipeline\x12\x1b.selvedge.push.v1.PushCalls\x1a\x1d.selvedge.push.v1.PushAnswers(\x010\x01\x12T\n" +
 	"\tBroadcast\x12\".selvedge.push.v1.BroadcastRequest\x1a#.selvedge.push.v1.BroadcastResponse\x12Q\n" +
 	"\bPresence\x12!.selvedge.push.v1.PresenceRequest\x1a\".selvedge.push.v1.PresenceResponse\x12W\n" +
 	"\n" +
@@ -1630,7 +1879,7 @@ func file_push_proto_rawDescGZIP() []byte {
 }
 
 var file_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_push_proto_goTypes = []any{
 	(Outcome)(0),               // 0: selvedge.push.v1.Outcome
 	(Reason)(0),                // 1: selvedge.push.v1.Reason
@@ -1641,19 +1890,23 @@ var file_push_proto_goTypes = []any{
 	(*PushResult)(nil),         // 6: selvedge.push.v1.PushResult
 	(*Error)(nil),              // 7: selvedge.push.v1.Error
 	(*ErrorDetail)(nil),        // 8: selvedge.push.v1.ErrorDetail
-	(*BroadcastRequest)(nil),   // 9: selvedge.push.v1.BroadcastRequest
-	(*BroadcastResponse)(nil),  // 10: selvedge.push.v1.BroadcastResponse
-	(*PresenceRequest)(nil),    // 11: selvedge.push.v1.PresenceRequest
-	(*PresenceResponse)(nil),   // 12: selvedge.push.v1.PresenceResponse
-	(*UserPresence)(nil),       // 13: selvedge.push.v1.UserPresence
-	(*Session)(nil),            // 14: selvedge.push.v1.Session
-	(*DisconnectRequest)(nil),  // 15: selvedge.push.v1.DisconnectRequest
-	(*DisconnectResponse)(nil), // 16: selvedge.push.v1.DisconnectResponse
-	(*ShowRequest)(nil),        // 17: selvedge.push.v1.ShowRequest
-	(*ShowResponse)(nil),       // 18: selvedge.push.v1.ShowResponse
-	(*Member)(nil),             // 19: selvedge.push.v1.Member
-	(*BuryRequest)(nil),        // 20: selvedge.push.v1.BuryRequest
-	(*BuryResponse)(nil),       // 21: selvedge.push.v1.BuryResponse
+	(*PushCalls)(nil),          // 9: selvedge.push.v1.PushCalls
+	(*PushCall)(nil),           // 10: selvedge.push.v1.PushCall
+	(*PushAnswers)(nil),        // 11: selvedge.push.v1.PushAnswers
+	(*PushAnswer)(nil),         // 12: selvedge.push.v1.PushAnswer
+	(*BroadcastRequest)(nil),   // 13: selvedge.push.v1.BroadcastRequest
+	(*BroadcastResponse)(nil),  // 14: selvedge.push.v1.BroadcastResponse
+	(*PresenceRequest)(nil),    // 15: selvedge.push.v1.PresenceRequest
+	(*PresenceResponse)(nil),   // 16: selvedge.push.v1.PresenceResponse
+	(*UserPresence)(nil),       // 17: selvedge.push.v1.UserPresence
+	(*Session)(nil),            // 18: selvedge.push.v1.Session
+	(*DisconnectRequest)(nil),  // 19: selvedge.push.v1.DisconnectRequest
+	(*DisconnectResponse)(nil), // 20: selvedge.push.v1.DisconnectResponse
+	(*ShowRequest)(nil),        // 21: selvedge.push.v1.ShowRequest
+	(*ShowResponse)(nil),       // 22: selvedge.push.v1.ShowResponse
+	(*Member)(nil),             // 23: selvedge.push.v1.Member
+	(*BuryRequest)(nil),        // 24: selvedge.push.v1.BuryRequest
+	(*BuryResponse)(nil),       // 25: selvedge.push.v1.BuryResponse
 }
 var file_push_proto_depIdxs = []int32{
 	0,  // 0: selvedge.push.v1.PushResponse.outcome:type_name -> selvedge.push.v1.Outcome
@@ -1662,31 +1915,38 @@ var file_push_proto_depIdxs = []int32{
 	7,  // 3: selvedge.push.v1.PushResult.error:type_name -> selvedge.push.v1.Error
 	1,  // 4: selvedge.push.v1.Error.reason:type_name -> selvedge.push.v1.Reason
 	1,  // 5: selvedge.push.v1.ErrorDetail.reason:type_name -> selvedge.push.v1.Reason
-	13, // 6: selvedge.push.v1.PresenceResponse.users:type_name -> selvedge.push.v1.UserPresence
-	14, // 7: selvedge.push.v1.UserPresence.sessions:type_name -> selvedge.push.v1.Session
-	7,  // 8: selvedge.push.v1.UserPresence.error:type_name -> selvedge.push.v1.Error
-	19, // 9: selvedge.push.v1.ShowResponse.members:type_name -> selvedge.push.v1.Member
-	2,  // 10: selvedge.push.v1.PushService.Push:input_type -> selvedge.push.v1.PushRequest
-	4,  // 11: selvedge.push.v1.PushService.PushMany:input_type -> selvedge.push.v1.PushManyRequest
-	2,  // 12: selvedge.push.v1.PushService.PushStream:input_type -> selvedge.push.v1.PushRequest
-	9,  // 13: selvedge.push.v1.PushService.Broadcast:input_type -> selvedge.push.v1.BroadcastRequest
-	11, // 14: selvedge.push.v1.PushService.Presence:input_type -> selvedge.push.v1.PresenceRequest
-	15, // 15: selvedge.push.v1.PushService.Disconnect:input_type -> selvedge.push.v1.DisconnectRequest
-	17, // 16: selvedge.push.v1.RingService.Show:input_type -> selvedge.push.v1.ShowRequest
-	20, // 17: selvedge.push.v1.RingService.Bury:input_type -> selvedge.push.v1.BuryRequest
-	3,  // 18: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
-	5,  // 19: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
-	6,  // 20: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
-	10, // 21: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
-	12, // 22: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
-	16, // 23: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
-	18, // 24: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
-	21, // 25: selvedge.push.v1.RingService.Bury:output_type -> selvedge.push.v1.BuryResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 6: selvedge.push.v1.PushCalls.calls:type_name -> selvedge.push.v1.PushCall
+	2,  // 7: selvedge.push.v1.PushCall.push:type_name -> selvedge.push.v1.PushRequest
+	12, // 8: selvedge.push.v1.PushAnswers.answers:type_name -> selvedge.push.v1.PushAnswer
+	0,  // 9: selvedge.push.v1.PushAnswer.outcome:type_name -> selvedge.push.v1.Outcome
+	7,  // 10: selvedge.push.v1.PushAnswer.error:type_name -> selvedge.push.v1.Error
+	17, // 11: selvedge.push.v1.PresenceResponse.users:type_name -> selvedge.push.v1.UserPresence
+	18, // 12: selvedge.push.v1.UserPresence.sessions:type_name -> selvedge.push.v1.Session
+	7,  // 13: selvedge.push.v1.UserPresence.error:type_name -> selvedge.push.v1.Error
+	23, // 14: selvedge.push.v1.ShowResponse.members:type_name -> selvedge.push.v1.Member
+	2,  // 15: selvedge.push.v1.PushService.Push:input_type -> selvedge.push.v1.PushRequest
+	4,  // 16: selvedge.push.v1.PushService.PushMany:input_type -> selvedge.push.v1.PushManyRequest
+	2,  // 17: selvedge.push.v1.PushService.PushStream:input_type -> selvedge.push.v1.PushRequest
+	9,  // 18: selvedge.push.v1.PushService.Pipeline:input_type -> selvedge.push.v1.PushCalls
+	13, // 19: selvedge.push.v1.PushService.Broadcast:input_type -> selvedge.push.v1.BroadcastRequest
+	15, // 20: selvedge.push.v1.PushService.Presence:input_type -> selvedge.push.v1.PresenceRequest
+	19, // 21: selvedge.push.v1.PushService.Disconnect:input_type -> selvedge.push.v1.DisconnectRequest
+	21, // 22: selvedge.push.v1.RingService.Show:input_type -> selvedge.push.v1.ShowRequest
+	24, // 23: selvedge.push.v1.RingService.Bury:input_type -> selvedge.push.v1.BuryRequest
+	3,  // 24: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
+	5,  // 25: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
+	6,  // 26: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
+	11, // 27: selvedge.push.v1.PushService.Pipeline:output_type -> selvedge.push.v1.PushAnswers
+	14, // 28: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
+	16, // 29: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
+	20, // 30: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
+	22, // 31: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
+	25, // 32: selvedge.push.v1.RingService.Bury:output_type -> selvedge.push.v1.BuryResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_push_proto_init() }
@@ -1702,7 +1962,7 @@ func file_push_proto_init() {
 		(*PushManyRequest_Text)(nil),
 		(*PushManyRequest_Data)(nil),
 	}
-	file_push_proto_msgTypes[7].OneofWrappers = []any{
+	file_push_proto_msgTypes[11].OneofWrappers = []any{
 		(*BroadcastRequest_Text)(nil),
 		(*BroadcastRequest_Data)(nil),
 	}
@@ -1712,7 +1972,7 @@ func file_push_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_push_proto_rawDesc), len(file_push_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

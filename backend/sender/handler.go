@@ -45,8 +45,8 @@ func (v service) Push(ctx context.Context, r *connect.Request[pushv1.PushRequest
 }
 
 func (v service) PushMany(ctx context.Context, r *connect.Request[pushv1.PushManyRequest]) (*connect.Response[pushv1.PushManyResponse], error) {
-	if n := len(r.Msg.Users); n > 10*manyPerCall {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%d users; want at most %d in one call", n, 10*manyPerCall))
+	if n := len(r.Msg.Users); n > manyPerCall {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%d users; want at most %d in one call", n, manyPerCall))
 	}
 	results, err := v.s.pushMany(ctx, r.Msg)
 	return respond(&pushv1.PushManyResponse{Results: results}, err)

@@ -72,7 +72,7 @@ func newSlow(t *testing.T) (*Sender, *slow) {
 		t.Fatal(err)
 	}
 	f := &slow{open: make(chan struct{})}
-	s.via = &member{name: "slow", client: f}
+	s.via = &member{name: "slow", client: f, hangUp: func() {}}
 	t.Cleanup(func() {
 		s.Close()
 		if n := len(s.lines.waiting); n != 0 {

@@ -12,12 +12,13 @@ import (
 
 // Bounds of PushMany's work.
 const (
-	manyPerCall = 1_000 // users in one call to a member
-	manyCalls   = 16    // calls at once
+	manyPerCall = 10_000  // users in one call to a member, which is as many as it takes
+	manyBytes   = 1 << 20 // of their ids in one call
+	manyCalls   = 16      // calls at once
 )
 
-// PushMany delivers one message to many users, with one call to each member for up to 1,000 of them, and returns the results in the order
-// asked. Users to whom a push is under way get theirs behind it and hold up no others. The error is that of the whole: a
+// PushMany delivers one message to many users, with one call to each member for up to 10,000 of them whose ids take up to 1 MiB, and
+// returns the results in the order asked. Users to whom a push is under way get theirs behind it and hold up no others. The error is that of the whole: a
 // misuse, or no way to find the members; each user's own stands in its result.
 func (s *Sender) PushMany(ctx context.Context, users []string, m Message) ([]Result, error) {
 	request := &pushv1.PushManyRequest{Users: users, MessageId: m.ID}
@@ -95,19 +96,32 @@ func (s *Sender) groups(users []string, which []int) [][]int {
 	}
 	var groups [][]int
 	for _, group := range byHome {
-		for len(group) > manyPerCall {
-			groups, group = append(groups, group[:manyPerCall]), group[manyPerCall:]
-		}
-		groups = append(groups, group)
+		groups = append(groups, split(users, group)...)
 	}
 	return groups
+}
+
+// split cuts a list of users, by their places, into parts that fit into one call.
+func split(users []string, group []int) (parts [][]int) {
+	begin, size := 0, 0
+	for n, i := range group {
+		size += len(users[i])
+		if n-begin == manyPerCall || size > manyBytes && n > begin {
+			parts = append(parts, group[begin:n])
+			begin, size = n, len(users[i])
+		}
+	}
+	return append(parts, group[begin:])
 }
 
 // pushGroup settles the users of that group, again and again those whose result says to retry. Each leaves its line once it is settled.
 func (s *Sender) pushGroup(ctx context.Context, r *pushv1.PushManyRequest, group []int, results []*pushv1.PushResult, places *places) {
 	left := group
+	sequence := s.last.Add(1) // drawn in the users' turn, so that it is above those of the pushes ahead of it
 	_, err := call(ctx, s, r.Users[group[0]], func(ctx context.Context, client pushv1.PushServiceClient) (struct{}, error) {
-		part := &pushv1.PushManyRequest{Users: pick(r.Users, left), Payload: r.Payload, MessageId: r.MessageId, TimeoutMs: r.TimeoutMs}
+		part := &pushv1.PushManyRequest{
+			Users: pick(r.Users, left), Payload: r.Payload, MessageId: r.MessageId, TimeoutMs: r.TimeoutMs, Sender: s.prefix, Sequence: sequence,
+		}
 		response, err := client.PushMany(ctx, connect.NewRequest(part))
 		if err != nil {
 			return struct{}{}, err

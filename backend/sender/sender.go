@@ -22,15 +22,16 @@ import (
 
 // Sender pushes to users of one service. It is safe for concurrent use.
 type Sender struct {
-	http   *http.Client
-	hangUp func()                   // ends all connections of http
-	via    *member                  // nil: members are called directly
-	ring   pushv1.RingServiceClient // with via
-	view   *discovery.View          // nil with via
-	prefix string                   // of message ids
-	last   atomic.Uint64
-	budget budget
-	lines  lines
+	http    *http.Client
+	hangUp  func()                   // ends all connections of http
+	via     *member                  // nil: members are called directly
+	ring    pushv1.RingServiceClient // with via
+	view    *discovery.View          // nil with via
+	prefix  string                   // of message ids
+	last    atomic.Uint64
+	budget  budget
+	streams sync.WaitGroup
+	lines   lines
 
 	stop   context.CancelFunc
 	ended  chan struct{} // closed when the view has ended
@@ -68,7 +69,7 @@ func New(cfg Config) (*Sender, error) {
 		members: make(map[string]*member),
 	}
 	if cfg.Via != "" {
-		s.via = &member{name: cfg.Via, client: pushv1.NewPushServiceClient(s.http, cfg.Via, plain)}
+		s.via = s.newMember(cfg.Via, cfg.Via)
 		s.ring = pushv1.NewRingServiceClient(s.http, cfg.Via)
 		close(s.ended)
 		return s, nil
@@ -106,7 +107,14 @@ func (s *Sender) Close() {
 	s.calls.Wait()
 	s.stop()
 	<-s.ended
+	if s.via != nil {
+		s.via.hangUp()
+	}
+	for _, m := range s.members { // nobody else is here any more
+		m.hangUp()
+	}
 	s.hangUp()
+	s.streams.Wait()
 }
 
 // begin admits a call, which has milliseconds of time as withTimeout says, and calls end when it is over.
@@ -127,24 +135,34 @@ func (s *Sender) member(known discovery.Member) *member {
 	defer s.mu.Unlock()
 	m, ok := s.members[known.RPCAddr]
 	if !ok {
-		m = &member{name: known.ID, client: pushv1.NewPushServiceClient(s.http, "http://"+known.RPCAddr, plain)}
+		m = s.newMember(known.ID, "http://"+known.RPCAddr)
 		s.members[known.RPCAddr] = m
 	}
 	return m
 }
 
-// forget drops what is kept of members that are gone.
+func (s *Sender) newMember(name, url string) *member {
+	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), running: &s.streams}
+	return &member{name: name, client: client, hangUp: client.close}
+}
+
+// forget drops what is kept of members that are gone. Pushes that are still under way there are tried at others.
 func (s *Sender) forget(_, now *discovery.Snapshot) {
 	inUse := make(map[string]bool)
 	for _, m := range now.Members {
 		inUse[m.RPCAddr] = true
 	}
+	var gone []*member
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for addr := range s.members {
+	for addr, m := range s.members {
 		if !inUse[addr] {
 			delete(s.members, addr)
+			gone = append(gone, m)
 		}
+	}
+	s.mu.Unlock()
+	for _, m := range gone {
+		m.hangUp()
 	}
 }
 

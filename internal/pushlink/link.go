@@ -1,0 +1,217 @@
+package pushlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/selvedge/selvedge/backend/pushv1"
+)
+
+// ErrBroken is the outcome of pushes that were under way on a stream that ended: whether the member got them is not known. Push again, with
+// the same message id, on another link.
+var ErrBroken = errors.New("the stream to the member broke")
+
+// Link is the sender's end of a stream. It is safe for concurrent use.
+type Link struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	room    chan struct{} // a value for each push under way
+	arrived chan struct{} // has a value when something may be waiting
+
+	mu      sync.Mutex
+	last    uint64                               // call
+	calls   map[uint64]chan<- *pushv1.PushAnswer // under way; each has room for its answer
+	waiting [][]byte                             // encoded calls that have not been sent, oldest first
+	ended   error                                // why the stream ended; nil while it has not
+	broken  chan struct{}                        // closed when ended is set
+}
+
+// New makes a link, for one Run. Pushes wait until the stream is there.
+func New() *Link {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Link{
+		ctx: ctx, cancel: cancel, room: make(chan struct{}, MaxCalls), arrived: make(chan struct{}, 1),
+		calls: make(map[uint64]chan<- *pushv1.PushAnswer), broken: make(chan struct{}),
+	}
+}
+
+// Close ends the stream, and with it the pushes under way. It does not wait for Run to return, which a member that does not read
+// may keep until the connection is closed.
+func (l *Link) Close() { l.cancel() }
+
+// HasEnded tells whether the stream is over: open another.
+func (l *Link) HasEnded() bool {
+	select {
+	case <-l.broken:
+		return true
+	default:
+		return false
+	}
+}
+
+// Push makes one push and returns the member's answer. Its request has timeout_ms set, after which the member gives up; who
+// stops waiting earlier does not take it back. An error wraps [ErrBroken] or ctx's, or says that the request cannot be encoded.
+func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAnswer, error) {
+	encoded, err := proto.Marshal(r) // here, so that what cannot be encoded fails alone
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	select {
+	case l.room <- struct{}{}:
+	case <-l.broken:
+		return nil, l.ended
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-l.room }()
+	answer := make(chan *pushv1.PushAnswer, 1)
+	call, err := l.put(encoded, answer)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-answer:
+		return a, nil
+	case <-l.broken:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.calls, call)
+	select {
+	case a := <-answer: // came at the last moment
+		return a, nil
+	default:
+	}
+	if err == nil {
+		err = l.ended
+	}
+	return nil, err
+}
+
+// put numbers a call and hands it to the goroutine that sends.
+func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended != nil {
+		return 0, l.ended
+	}
+	l.last++
+	l.calls[l.last] = answer
+	l.waiting = append(l.waiting, appendCall(make([]byte, 0, len(encoded)+24), l.last, encoded))
+	notify(l.arrived)
+	return l.last, nil
+}
+
+// Run is the stream's life, to the member that client calls. Whether there is one shows at the first push.
+func (l *Link) Run(client pushv1.PushServiceClient) {
+	stream := client.Pipeline(l.ctx)
+	_ = stream.Send(nil) // opens the stream; if that fails, Receive says why
+	var sending sync.WaitGroup
+	sending.Go(func() { l.send(stream) })
+	err := l.receive(stream)
+	l.mu.Lock()
+	l.ended = explain(err)
+	close(l.broken)
+	clear(l.calls)
+	l.waiting = nil
+	l.mu.Unlock()
+	l.cancel()
+	sending.Wait()
+	_ = stream.CloseResponse() // it has ended
+}
+
+// explain makes of what ended a stream what Push returns. The codes that say something of the member, rather than of the connection, stay.
+func explain(err error) error {
+	code := connect.CodeOf(err)
+	switch {
+	case errors.Is(err, io.EOF), code == connect.CodeCanceled, code == connect.CodeUnknown, code == connect.CodeInternal:
+		code = connect.CodeUnavailable
+	}
+	return connect.NewError(code, fmt.Errorf("%w: %w", ErrBroken, err))
+}
+
+func (l *Link) receive(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) error {
+	for {
+		message, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		for _, a := range message.Answers {
+			if answer := l.calls[a.Call]; answer != nil { // else nobody waits any more
+				delete(l.calls, a.Call)
+				answer <- a
+			}
+		}
+		l.mu.Unlock()
+	}
+}
+
+// send sends what waits and what comes, until the stream ends.
+func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) {
+	for {
+		select {
+		case <-l.arrived:
+			runtime.Gosched() // lets those that are about to put something do so: larger batches
+		case <-l.ctx.Done():
+			_ = stream.CloseRequest() // net/http heeds the end of a stream's context once its request has ended
+			return
+		}
+		for batch := l.take(); len(batch) > 0; batch = l.take() {
+			message := new(pushv1.PushCalls)
+			message.ProtoReflect().SetUnknown(batch) // what is encoded already passes as it is
+			if stream.Send(message) != nil {
+				return // Receive says why
+			}
+		}
+	}
+}
+
+// take returns the oldest calls that wait, as many as go at once, encoded as a PushCalls.
+func (l *Link) take() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < min(len(l.waiting), maxBatch) && (n == 0 || size+len(l.waiting[n]) <= maxBatchBytes) {
+		size += len(l.waiting[n])
+		n++
+	}
+	batch := make([]byte, 0, size)
+	for _, call := range l.waiting[:n] {
+		batch = append(batch, call...)
+	}
+	clear(l.waiting[:n])
+	if l.waiting = l.waiting[n:]; len(l.waiting) == 0 {
+		l.waiting = nil
+	}
+	return batch
+}
+
+// Numbers of fields in push.proto.
+const (
+	fieldCalls = 1 // PushCalls.calls
+	fieldCall  = 1 // PushCall.call
+	fieldPush  = 2 // PushCall.push
+)
+
+// appendCall appends the encoding of a PushCalls with one call in it: encodings of messages that stand one behind the other are
+// that of the messages merged, of one with all calls.
+func appendCall(to []byte, call uint64, push []byte) []byte {
+	size := protowire.SizeTag(fieldCall) + protowire.SizeVarint(call) + protowire.SizeTag(fieldPush) + protowire.SizeBytes(len(push))
+	to = protowire.AppendTag(to, fieldCalls, protowire.BytesType)
+	to = protowire.AppendVarint(to, uint64(size))
+	to = protowire.AppendTag(to, fieldCall, protowire.VarintType)
+	to = protowire.AppendVarint(to, call)
+	to = protowire.AppendTag(to, fieldPush, protowire.BytesType)
+	return protowire.AppendBytes(to, push)
+}
