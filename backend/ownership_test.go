@@ -172,6 +172,15 @@ func TestOvertaken(t *testing.T) {
 		t.Error(err)
 	}
 	session.want("s3")
+	// A repeat reaches who was not there the first time, unless a later push has.
+	other := c.home("alice").dial(t, "alice", "/")
+	for _, sequence := range []uint64{2, 3, 2, 4} {
+		if err := push(sequence, "s"); err != nil {
+			t.Errorf("push %d: %v", sequence, err)
+		}
+	}
+	other.want("s3")
+	other.want("s4")
 }
 
 // With all, whoever was connected when the ring changed is to connect again, and stays then.
@@ -180,22 +189,56 @@ func TestMoveAll(t *testing.T) {
 	c := newCluster(t, 1, func(cfg *backend.Config) { cfg.OnMove = backend.MoveAll })
 	session := c.members[0].dial(t, "alice", "/")
 	c.add(func(cfg *backend.Config) { cfg.OnMove = backend.MoveAll })
+	later := ""
+	for i := 0; later == ""; i++ {
+		if user := fmt.Sprint("user-", i); c.home(user) == c.members[0] {
+			later = user
+		}
+	}
+	undisturbed := c.members[0].dial(t, later, "/") // came after the change, and before anybody was told to go: one a second is
 	session.wantClose(1012)
 	again := c.home("alice").dial(t, "alice", "/")
-	again.stays(time.Second)
+	undisturbed.stays(2 * time.Second)
+	again.stays(100 * time.Millisecond)
 }
 
-// A client whose edge could not reach the home is not sent back there.
+// A client whose edge could not reach the home is not sent back there, when one that came later is.
 func TestStrayedIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, nil)
 	away := c.elsewhere("alice")
 	strayed := away.dialWith(t, http.Header{backend.UserHeader: {"alice"}, backend.PassedOverHeader: {"nobody, " + c.home("alice").ID()}}, "/")
-	strayed.stays(1500 * time.Millisecond)
+	away.dial(t, "alice", "/").wantClose(1012)
+	strayed.stays(2500 * time.Millisecond) // two sessions go at one a second
 	if n, err := c.home("alice").Push(context.Background(), "alice", backend.Text("found")); n != 1 || err != nil {
 		t.Fatalf("push: %d, %v", n, err)
 	}
 	strayed.want("found")
+}
+
+// Of a member that has no RPC listener nobody knows whom it holds: its users are not said to be offline.
+func TestForeignOwner(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	m := c.members[0]
+	c.registry.Put("default", discovery.Member{ID: "nginx", Addr: "127.0.0.1:1", Weight: 3})
+	theirs, ours := "", ""
+	testkit.Eventually(t, 5*time.Second, func() bool {
+		for i := range 100 {
+			if user := fmt.Sprint("user-", i); m.Owner(user) == "nginx" {
+				theirs = user
+			} else {
+				ours = user
+			}
+		}
+		return theirs != "" && ours != ""
+	}, "each to own somebody")
+	if n, err := m.Push(context.Background(), theirs, backend.Text("hi")); err == nil {
+		t.Errorf("a push to a user of a member that cannot be asked: %d sessions and no error", n)
+	}
+	if n, err := m.Push(context.Background(), ours, backend.Text("hi")); n != 0 || err != nil {
+		t.Errorf("a push to one of ours: %d, %v", n, err)
+	}
 }
 
 // A push that comes while its user is between two members waits for him.
