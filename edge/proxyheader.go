@@ -101,7 +101,8 @@ func takeProxyHeader(r io.Reader) ([]byte, error) {
 		if size > mostProxyHeaderV2 {
 			return nil, fmt.Errorf("a PROXY header of %d bytes; at most %d are taken", size, mostProxyHeaderV2)
 		}
-		return head, read(size)
+		err := read(size) // which makes head longer
+		return head, err
 	}
 	for head[len(head)-1] != '\n' { // a call for each byte: the length is not known, and it is read once a connection
 		if len(head) == mostProxyHeaderV1 {
