@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend"
 	"github.com/selvedge/selvedge/backend/chat"
+	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 func newBackend(g *global) *cobra.Command {
@@ -20,19 +25,14 @@ func newBackend(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			settings, err := f.load(cmd)
-			if err != nil {
-				return err
-			}
-			cfg, err := backend.FromSettings(settings, log)
-			if err != nil {
-				return usage(err)
-			}
-			b, err := chat.New(cfg)
-			if err != nil {
-				return usage(err)
-			}
-			return b.Run(cmd.Context())
+			return runBackend(cmd.Context(), log, func() (*config.Settings, backend.Config, error) {
+				settings, err := f.load(cmd)
+				if err != nil {
+					return nil, backend.Config{}, err
+				}
+				cfg, err := backend.FromSettings(settings, log)
+				return settings, cfg, usage(err)
+			})
 		},
 	}
 	flags := cmd.Flags()
@@ -49,4 +49,29 @@ func newBackend(g *global) *cobra.Command {
 	f.add(flags, "state-dir", "state_dir", "`DIRECTORY` for what must be known after a restart")
 	f.add(flags, "drain-timeout", "drain_timeout", "how long sessions may take to move away after SIGTERM, a `DURATION` (default 60s)")
 	return cmd
+}
+
+// runBackend runs the chat. load reads its configuration, at the start and for each reload.
+func runBackend(ctx context.Context, log *zap.Logger, load func() (*config.Settings, backend.Config, error)) error {
+	settings, cfg, err := load()
+	if err != nil {
+		return err
+	}
+	cfg.Metrics = admin.NewRegistry()
+	b, err := chat.New(cfg)
+	if err != nil {
+		return usage(settings.Locate(err))
+	}
+	reload := func() (*config.Settings, error) {
+		settings, cfg, err := load()
+		if err != nil {
+			return settings, err
+		}
+		return settings, settings.Locate(b.Reload(cfg))
+	}
+	reloader, err := config.NewReloader("backend", settings, reload, cfg.Metrics, log)
+	if err != nil {
+		return err
+	}
+	return reloading(ctx, reloader, b.Run)
 }

@@ -1,15 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"net/http"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
-	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
+	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 func newEdge(g *global) *cobra.Command {
@@ -26,21 +26,20 @@ func newEdge(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			settings, err := f.load(cmd)
-			if err != nil {
-				return err
-			}
-			cfg, err := edge.FromSettings(settings, log)
-			if err != nil {
-				return usage(err)
-			}
-			if service != "" || key != "" {
-				if len(cfg.Routes) > 0 {
-					return usage(errors.New("--service and --key are for an edge without routes in its configuration: change the routes there"))
+			return runEdge(cmd.Context(), log, func() (*config.Settings, edge.Config, error) {
+				settings, err := f.load(cmd)
+				if err != nil {
+					return nil, edge.Config{}, err
 				}
-				cfg.Routes = []edge.Route{{Service: service, Key: key}}
-			}
-			return runEdge(cmd, cfg)
+				cfg, err := edge.FromSettings(settings, log)
+				if service != "" || key != "" {
+					if len(cfg.Routes) > 0 {
+						err = errors.Join(err, errors.New("--service and --key are for an edge without routes in its configuration: change the routes there"))
+					}
+					cfg.Routes = []edge.Route{{Service: service, Key: key}}
+				}
+				return settings, cfg, usage(settings.Locate(err))
+			})
 		},
 	}
 	flags := cmd.Flags()
@@ -58,61 +57,40 @@ func newEdge(g *global) *cobra.Command {
 	return cmd
 }
 
-// runEdge runs an edge whose admin port passes pushes on to its services.
-func runEdge(cmd *cobra.Command, cfg edge.Config) error {
+// runEdge runs an edge whose admin port passes pushes on to its services. load reads its configuration, at the start and for each reload.
+func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings, edge.Config, error)) error {
+	settings, cfg, err := load()
+	if err != nil {
+		return err
+	}
 	pushes := new(pushPorts)
-	cfg.AdminHandler = pushes
+	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
 	e, err := edge.New(cfg)
 	if err != nil {
-		return usage(err)
+		return usage(settings.Locate(err))
 	}
 	defer pushes.close()
 	if err := pushes.open(e, cfg.ServiceNames()); err != nil {
 		return usage(err)
 	}
-	return e.Run(cmd.Context())
-}
-
-// pushPorts is the push service of an edge's admin port: a sender for each service that its routes name. A caller chooses with the
-// header Selvedge-Service; an edge with one service needs none.
-type pushPorts struct {
-	senders  []*sender.Sender
-	names    []string
-	handlers map[string]http.Handler
-}
-
-const serviceHeader = "Selvedge-Service"
-
-// open makes the senders, before the first request comes. They see the members that the edge routes by.
-func (p *pushPorts) open(e *edge.Edge, services []string) error {
-	p.names = services
-	p.handlers = make(map[string]http.Handler)
-	for _, service := range services {
-		s, err := sender.New(sender.Config{Service: service, View: e.View(service), Token: os.Getenv("SELVEDGE_TOKEN")})
+	reload := func() (*config.Settings, error) {
+		settings, cfg, err := load()
 		if err != nil {
-			return err
+			return settings, err
 		}
-		p.senders = append(p.senders, s)
-		p.handlers[service] = s.Handler()
+		if err := e.Reload(cfg); err != nil {
+			return settings, settings.Locate(err)
+		}
+		return settings, pushes.open(e, cfg.ServiceNames())
 	}
-	return nil
-}
-
-func (p *pushPorts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	service := r.Header.Get(serviceHeader)
-	if service == "" && len(p.names) == 1 {
-		service = p.names[0]
+	reloader, err := config.NewReloader("edge", settings, reload, cfg.Metrics, log)
+	if err != nil {
+		return err
 	}
-	handler := p.handlers[service]
-	if handler == nil {
-		http.Error(w, "name one of this edge's services in the header "+serviceHeader+": "+strings.Join(p.names, ", "), http.StatusNotFound)
-		return
+	reloader.Hangup = func() {
+		if err := e.ReopenLogs(); err != nil {
+			log.Error("the access log cannot be opened anew; it goes on in the old file", zap.Error(err))
+		}
 	}
-	handler.ServeHTTP(w, r)
-}
-
-func (p *pushPorts) close() {
-	for _, s := range p.senders {
-		s.Close()
-	}
+	return reloading(ctx, reloader, e.Run)
 }

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 // Exit codes, as the documentation has them.
@@ -78,6 +81,19 @@ func untilSignal() (context.Context, context.CancelFunc) {
 		os.Exit(exitAtOnce)
 	}()
 	return ctx, cancel
+}
+
+// reloading runs a process that reloads until it ends.
+func reloading(ctx context.Context, r *config.Reloader, run func(context.Context) error) error {
+	hangups := make(chan os.Signal, 1) // one that waits stands for all
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { r.Run(ctx, hangups) })
+	defer watching.Wait()
+	defer cancel()
+	return run(ctx)
 }
 
 // global are the flags that every command has.

@@ -44,6 +44,7 @@ type Backend struct {
 	addr, rpcAddr, adminAddr net.Addr
 
 	// changing
+	live        atomic.Pointer[live]
 	draining    atomic.Bool
 	lastSession atomic.Uint64
 	lastMessage atomic.Uint64
@@ -86,6 +87,7 @@ func New(cfg Config) (*Backend, error) {
 		hasJoined: make(chan struct{}),
 		failed:    make(chan error, 1),
 	}
+	b.live.Store(newLive(cfg))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
 	if b.home, err = newHome(b, watched); err != nil {
 		return nil, fmt.Errorf("backend: %w", err)
@@ -316,15 +318,15 @@ func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
 	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, b.counted(push)))
+	mux.Handle(path, admin.RequireTokenOf(b.rpcToken, b.counted(push)))
 	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireToken(b.cfg.RPCToken, b.counted(ring)))
+	mux.Handle(path, admin.RequireTokenOf(b.rpcToken, b.counted(ring)))
 	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, peer)) // one endless stream from each member; its questions are counted
 	return mux
 }
 
 func (b *Backend) adminHandler() http.Handler {
-	return admin.Handler(admin.Config{Token: func() string { return b.cfg.AdminToken }, Ready: b.isReady, Show: b.cfg.Metrics})
+	return admin.Handler(admin.Config{Token: b.adminToken, Ready: b.isReady, Show: b.cfg.Metrics})
 }
 
 func (b *Backend) isReady() error {

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/identity"
 )
@@ -168,51 +168,64 @@ func def[T comparable](field *T, value T) {
 	}
 }
 
-// check returns every problem at once, each with its mend.
+// check returns every problem at once, each with its mend: each is a [config.Error], by the key that the file would have.
 func (c Config) check() error {
 	var problems []error
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	bad := func(key, format string, args ...any) {
+		problems = append(problems, config.Wrongf(key, format, args...))
+	}
 	if c.ID == "" {
-		bad("ID: empty, and this host has no name; name the member")
+		bad("backend.id", "empty, and this host has no name; name the member")
 	}
 	if c.Weight < 1 || c.Weight > 1000 {
-		bad("Weight: %d; want 1 to 1,000", c.Weight)
+		bad("backend.weight", "%d; want 1 to 1,000", c.Weight)
 	}
 	if c.OnMove != MoveRange && c.OnMove != MoveAll && c.OnMove != MoveKeep {
-		bad("OnMove: %q; want range, all or keep", c.OnMove)
+		bad("backend.on_move", "%q; want range, all or keep", c.OnMove)
 	}
 	if c.OnFull != FullClose && c.OnFull != FullDrop {
-		bad("OnFull: %q; want close or drop", c.OnFull)
+		bad("backend.on_full", "%q; want close or drop", c.OnFull)
 	}
 	if c.Move.MaxPerSecond < 0 || c.Move.MaxPerSecond > 1 {
-		bad("Move.MaxPerSecond: %v; want a share, 0 to 1", c.Move.MaxPerSecond)
+		bad("backend.move.max_per_second", "%v; want a share, 0 to 1", c.Move.MaxPerSecond)
 	}
-	if c.MessageBytes < 0 || c.QueueBytes < 0 {
-		bad("MessageBytes, QueueBytes: want numbers of bytes above 0")
+	if c.MessageBytes < 0 {
+		bad("backend.message_bytes", "%d; want a number of bytes above 0", c.MessageBytes)
 	}
-	if min(c.HandshakeTimeout, c.DrainTimeout, c.Move.Settle, c.Move.Spread, c.Move.Grace) < 0 {
-		bad("HandshakeTimeout, DrainTimeout, Move.Settle, Move.Spread, Move.Grace: want durations above 0")
+	if c.QueueBytes < 0 {
+		bad("backend.queue_bytes", "%d; want a number of bytes above 0", c.QueueBytes)
+	}
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"backend.handshake_timeout", c.HandshakeTimeout}, {"drain_timeout", c.DrainTimeout}, {"backend.move.settle", c.Move.Settle},
+		{"backend.move.spread", c.Move.Spread}, {"backend.move.grace", c.Move.Grace},
+	} {
+		if d.value < 0 {
+			bad(d.key, "%v; want a duration above 0", d.value)
+		}
 	}
 	if l := c.Limits; l.Sessions < 0 || l.PerUser < 0 || !(l.MessagesPerSecond >= 0) || l.MessagesPerSecond > 1e6 {
-		bad("Limits: want numbers above 0, and at most 1,000,000 messages a second")
+		bad("backend.limits", "want numbers above 0, and at most 1,000,000 messages a second")
 	}
 	if c.PingEvery > 0 && (c.PongTimeout < 0 || c.PongTimeout > earliestPing(c.PingEvery)) {
-		bad("PongTimeout: %v; want a duration above 0 and at most 4/5 of PingEvery (%v)", c.PongTimeout, c.PingEvery)
+		bad("backend.pong_timeout", "%v; want a duration above 0 and at most 4/5 of ping_every (%v)", c.PongTimeout, c.PingEvery)
 	}
 	if _, err := identity.ParseKey(c.Device); err != nil {
-		bad("Device: %w", err)
+		problems = append(problems, config.Under("backend.device", err))
 	}
-	for _, l := range []struct{ name, addr, token, needs string }{
-		{"RPC", c.RPC, c.RPCToken, "RPCToken (rpc.token_file)"},
-		{"RPC", c.RPC, c.PeerToken, "PeerToken (rpc.peer_token_file)"},
-		{"Admin", c.Admin, c.AdminToken, "AdminToken (admin.token_file)"},
+	for _, l := range []struct{ key, addr, token, needs string }{
+		{"backend.rpc.addr", c.RPC, c.RPCToken, "backend.rpc.token_file (RPCToken)"},
+		{"backend.rpc.addr", c.RPC, c.PeerToken, "backend.rpc.peer_token_file (PeerToken)"},
+		{"admin.addr", c.Admin, c.AdminToken, "admin.token_file (AdminToken)"},
 	} {
 		if err := admin.CheckExposure(l.addr, l.token, l.needs); err != nil {
-			bad("%s: %w", l.name, err)
+			problems = append(problems, config.Under(l.key, err))
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.RPC); err == nil && c.Advertise == "" && isWildcard(host) {
-		bad("RPC: %s is no address that others can connect to; set Advertise to this host's name or address", c.RPC)
+		bad("backend.advertise", "needed, since backend.rpc.addr %s is no address that others can connect to; set it to this host's name or address", c.RPC)
 	}
 	return errors.Join(problems...)
 }

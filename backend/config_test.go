@@ -43,36 +43,36 @@ func TestConfigCheck(t *testing.T) {
 		want   []string // parts of the error; none: it is accepted
 	}{
 		{"as it is", func(*Config) {}, nil},
-		{"no id", func(c *Config) { c.ID = "" }, []string{"ID", "name the member"}},
-		{"weight 0", func(c *Config) { c.Weight = -1 }, []string{"Weight: -1", "1 to 1,000"}},
-		{"weight 1001", func(c *Config) { c.Weight = 1001 }, []string{"Weight: 1001"}},
+		{"no id", func(c *Config) { c.ID = "" }, []string{"backend.id", "name the member"}},
+		{"weight 0", func(c *Config) { c.Weight = -1 }, []string{"backend.weight: -1", "1 to 1,000"}},
+		{"weight 1001", func(c *Config) { c.Weight = 1001 }, []string{"backend.weight: 1001"}},
 		{"weight 1000", func(c *Config) { c.Weight = 1000 }, nil},
-		{"on_move", func(c *Config) { c.OnMove = "some" }, []string{`OnMove: "some"`, "range, all or keep"}},
+		{"on_move", func(c *Config) { c.OnMove = "some" }, []string{`backend.on_move: "some"`, "range, all or keep"}},
 		{"on_move all", func(c *Config) { c.OnMove = MoveAll }, nil},
-		{"share above 1", func(c *Config) { c.Move.MaxPerSecond = 5 }, []string{"Move.MaxPerSecond: 5", "0 to 1"}},
-		{"share below 0", func(c *Config) { c.Move.MaxPerSecond = -.1 }, []string{"Move.MaxPerSecond"}},
-		{"message bytes", func(c *Config) { c.MessageBytes = -1 }, []string{"MessageBytes"}},
-		{"queue bytes", func(c *Config) { c.QueueBytes = -1 }, []string{"QueueBytes"}},
-		{"settle", func(c *Config) { c.Move.Settle = -1 }, []string{"Move.Settle", "above 0"}},
-		{"drain timeout", func(c *Config) { c.DrainTimeout = -1 }, []string{"DrainTimeout"}},
-		{"limit below 0", func(c *Config) { c.Limits.PerUser = -1 }, []string{"Limits"}},
-		{"rate that is no number", func(c *Config) { c.Limits.MessagesPerSecond = math.NaN() }, []string{"Limits"}},
+		{"share above 1", func(c *Config) { c.Move.MaxPerSecond = 5 }, []string{"backend.move.max_per_second: 5", "0 to 1"}},
+		{"share below 0", func(c *Config) { c.Move.MaxPerSecond = -.1 }, []string{"backend.move.max_per_second"}},
+		{"message bytes", func(c *Config) { c.MessageBytes = -1 }, []string{"backend.message_bytes"}},
+		{"queue bytes", func(c *Config) { c.QueueBytes = -1 }, []string{"backend.queue_bytes"}},
+		{"settle", func(c *Config) { c.Move.Settle = -1 }, []string{"backend.move.settle", "above 0"}},
+		{"drain timeout", func(c *Config) { c.DrainTimeout = -1 }, []string{"drain_timeout"}},
+		{"limit below 0", func(c *Config) { c.Limits.PerUser = -1 }, []string{"backend.limits"}},
+		{"rate that is no number", func(c *Config) { c.Limits.MessagesPerSecond = math.NaN() }, []string{"backend.limits"}},
 		{"rate above the clock's", func(c *Config) { c.Limits.MessagesPerSecond = 1e7 }, []string{"1,000,000"}},
-		{"on_full", func(c *Config) { c.OnFull = "wait" }, []string{`OnFull: "wait"`, "close or drop"}},
+		{"on_full", func(c *Config) { c.OnFull = "wait" }, []string{`backend.on_full: "wait"`, "close or drop"}},
 		{"on_full drop", func(c *Config) { c.OnFull = FullDrop }, nil},
-		{"pong timeout", func(c *Config) { c.PongTimeout = 25 * time.Second }, []string{"PongTimeout: 25s", "4/5 of PingEvery (30s)"}},
+		{"pong timeout", func(c *Config) { c.PongTimeout = 25 * time.Second }, []string{"backend.pong_timeout: 25s", "4/5 of ping_every (30s)"}},
 		{"longest pong timeout", func(c *Config) { c.PongTimeout = 24 * time.Second }, nil},
-		{"pong timeout below 0", func(c *Config) { c.PongTimeout = -1 }, []string{"PongTimeout"}},
+		{"pong timeout below 0", func(c *Config) { c.PongTimeout = -1 }, []string{"backend.pong_timeout"}},
 		{"no pings", func(c *Config) { c.PingEvery, c.PongTimeout = -1, 0 }, nil},
-		{"device", func(c *Config) { c.Device = "nonsense" }, []string{"Device"}},
-		{"RPC off loopback", func(c *Config) { c.RPC = "10.0.0.1:9100" }, []string{"RPCToken (rpc.token_file)", "PeerToken (rpc.peer_token_file)", "127.0.0.1"}},
-		{"RPC off loopback, half the tokens", func(c *Config) { c.RPC, c.RPCToken = "10.0.0.1:9100", "t" }, []string{"PeerToken"}},
+		{"device", func(c *Config) { c.Device = "nonsense" }, []string{"backend.device"}},
+		{"RPC off loopback", func(c *Config) { c.RPC = "10.0.0.1:9100" }, []string{"backend.rpc.token_file", "backend.rpc.peer_token_file", "127.0.0.1"}},
+		{"RPC off loopback, half the tokens", func(c *Config) { c.RPC, c.RPCToken = "10.0.0.1:9100", "t" }, []string{"peer_token_file"}},
 		{"RPC off loopback, tokens", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = "10.0.0.1:9100", "t", "p" }, nil},
 		{"RPC on IPv6 loopback", func(c *Config) { c.RPC = "[::1]:9100" }, nil},
-		{"RPC everywhere", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = ":9100", "t", "p" }, []string{"set Advertise"}},
+		{"RPC everywhere", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = ":9100", "t", "p" }, []string{"backend.advertise"}},
 		{"RPC everywhere, advertised", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken, c.Advertise = ":9100", "t", "p", "h" }, nil},
 		{"RPC is no address", func(c *Config) { c.RPC = "nine" }, []string{"no host:port"}},
-		{"admin off loopback", func(c *Config) { c.Admin = ":8081" }, []string{"AdminToken (admin.token_file)"}},
+		{"admin off loopback", func(c *Config) { c.Admin = ":8081" }, []string{"admin.token_file"}},
 		{"admin off loopback, token", func(c *Config) { c.Admin, c.AdminToken = ":8081", "t" }, nil},
 	} {
 		c := Config{ID: "b1"}.withDefaults()
@@ -90,7 +90,7 @@ func TestConfigCheck(t *testing.T) {
 	}
 	// All at once.
 	err := Config{Weight: -1, OnMove: "x", Device: "x"}.withDefaults().check()
-	for _, part := range []string{"Weight", "OnMove", "Device"} {
+	for _, part := range []string{"backend.weight", "backend.on_move", "backend.device"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not name %s", err, part)
 		}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
 
@@ -22,10 +23,10 @@ type AccessLog struct {
 
 func (a AccessLog) check() error {
 	if !(a.Sample >= 0 && a.Sample <= 1) { // NaN, too
-		return fmt.Errorf("Sample %v: want a share above 0, up to 1 (all)", a.Sample)
+		return config.Wrongf("sample", "%v: want a share above 0, up to 1 (all)", a.Sample)
 	}
 	if a.Path == "" && a.Sample != 0 {
-		return fmt.Errorf("Sample is set and Path (access_log.path) is not: name a file, or stdout")
+		return config.Wrongf("path", "needed, since sample is set: name a file, or stdout")
 	}
 	return nil
 }

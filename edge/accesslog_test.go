@@ -232,7 +232,7 @@ func TestAccessLogCostsSessionsNothing(t *testing.T) {
 
 func TestAccessLogIsChecked(t *testing.T) {
 	for _, cfg := range []AccessLog{{Path: "x", Sample: -1}, {Path: "x", Sample: 1.5}, {Sample: 0.5}} {
-		if _, err := New(Config{Membership: members(), AccessLog: cfg}); err == nil || !strings.Contains(err.Error(), "AccessLog") {
+		if _, err := New(Config{Membership: members(), AccessLog: cfg}); err == nil || !strings.Contains(err.Error(), "access_log") {
 			t.Errorf("%+v: %v", cfg, err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/tunnel"
@@ -212,68 +213,70 @@ func (s ServiceConfig) withDefaults() ServiceConfig {
 // attempts is how many members may be asked for one request.
 func (s ServiceConfig) attempts() int { return 1 + max(0, s.Retries) }
 
-// check says everything that is wrong with c, which has its defaults.
+// check says everything that is wrong with c, which has its defaults: each is a [config.Error], by the key that the file would have.
 func (c Config) check() error {
 	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	wrong := func(key, format string, args ...any) { errs = append(errs, config.Wrongf(key, format, args...)) }
+	under := func(key string, err error) {
+		if err != nil {
+			errs = append(errs, config.Under(key, err))
+		}
+	}
 	for i, l := range c.Listen {
 		if l.Inherited == nil {
 			if _, _, err := net.SplitHostPort(l.Addr); err != nil {
-				fail("Listen[%d].Addr %q: want HOST:PORT or :PORT", i, l.Addr)
+				wrong(fmt.Sprintf("listen[%d].addr", i), "%q: want HOST:PORT or :PORT", l.Addr)
 			}
 		}
 		if l.RedirectHTTPS && l.TLS != nil {
-			fail("Listen[%d].RedirectHTTPS: this listener has TLS already; redirect on a plain one", i)
+			wrong(fmt.Sprintf("listen[%d].redirect_https", i), "this listener has TLS already; redirect on a plain one")
 		}
 		if l.ProxyProtocol && len(c.TrustedProxies) == 0 {
-			fail("Listen[%d].ProxyProtocol: nobody may connect; name the proxies in TrustedProxies (trusted_proxies)", i)
+			wrong(fmt.Sprintf("listen[%d].proxy_protocol", i), "nobody may connect; name the proxies in trusted_proxies (TrustedProxies)")
 		}
 	}
-	if err := c.Admin.check(); err != nil {
-		fail("Admin: %w", err)
-	}
+	under("admin", c.Admin.check())
 	for i, r := range c.Routes {
-		if err := r.check(); err != nil {
-			fail("Routes[%d]: %w", i, err)
-		}
+		under(fmt.Sprintf("routes[%d]", i), r.check())
 	}
 	for name, s := range c.Services {
-		if s.ConnectTimeout < 0 || s.ResponseTimeout < 0 {
-			fail("Services[%q]: a timeout is negative; leave it zero for the default", name)
+		key := "services." + name
+		if s.ConnectTimeout < 0 {
+			wrong(key+".connect_timeout", "%v is negative; leave it out for the default", s.ConnectTimeout)
+		}
+		if s.ResponseTimeout < 0 {
+			wrong(key+".response_timeout", "%v is negative; leave it out for the default", s.ResponseTimeout)
 		}
 		if s.ProxyProtocol != "" && s.ProxyProtocol != ProxyV1 && s.ProxyProtocol != ProxyV2 {
-			fail("Services[%q].ProxyProtocol %q: want v1 or v2", name, s.ProxyProtocol)
+			wrong(key+".proxy_protocol", "%q: want v1 or v2", s.ProxyProtocol)
 		}
 		for i, a := range s.SourceAddresses {
 			if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-				fail("Services[%q].SourceAddresses[%d] %v: want an address of this host, such as 10.0.0.7", name, i, a)
+				wrong(fmt.Sprintf("%s.source_addresses[%d]", key, i), "%v: want an address of this host, such as 10.0.0.7", a)
 			}
 		}
 		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
-			fail("Services[%q].OnMove %q: want keep or close", name, s.OnMove)
+			wrong(key+".on_move", "%q: want keep or close", s.OnMove)
 		}
 	}
 	if c.Membership.Backends != "" && len(c.Services) > 1 {
-		fail("Membership.Backends names no services, and the routes name %d: put the members into a registry file", len(c.Services))
+		wrong("backends", "a list names no services, and the routes name %d: put the members into a registry file", len(c.Services))
 	}
-	if _, err := tunnel.ParseEngine(cmp.Or(c.Engine, "auto")); err != nil {
-		fail("Engine: %w", err)
-	}
-	if err := c.AccessLog.check(); err != nil {
-		fail("AccessLog: %w", err)
-	}
+	under("access_log", c.AccessLog.check())
+	_, err := tunnel.ParseEngine(cmp.Or(c.Engine, "auto"))
+	under("engine", err)
 	if c.HeaderBytes < 1024 {
-		fail("HeaderBytes %d: want at least 1024; browsers send that much", c.HeaderBytes)
+		wrong("limits.header_bytes", "%d: want at least 1024; browsers send that much", c.HeaderBytes)
 	}
 	if c.Sessions < 0 {
-		fail("Sessions %d: want 0 (as many as there are descriptors for) or more", c.Sessions)
+		wrong("limits.sessions", "%d: want 0 (as many as there are descriptors for) or more", c.Sessions)
 	}
 	if !validFieldValue(c.Name) || strings.TrimSpace(c.Name) != c.Name {
-		fail("Name %q: cannot stand in a header field", c.Name)
+		wrong("name", "%q: cannot stand in a header field", c.Name)
 	}
 	for i, p := range c.TrustedProxies {
 		if !p.IsValid() {
-			fail("TrustedProxies[%d]: not a network, like 10.0.0.0/8", i)
+			wrong(fmt.Sprintf("trusted_proxies[%d]", i), "not a network, like 10.0.0.0/8")
 		}
 	}
 	return errors.Join(errs...)
@@ -281,29 +284,29 @@ func (c Config) check() error {
 
 func (r Route) check() error {
 	if host, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(host, "*/:@ ") || r.Host == "*." {
-		return fmt.Errorf("Host %q: want a name without port, *. before a name, or nothing for any host", r.Host)
+		return config.Wrongf("host", "%q: want a name without port, *. before a name, or nothing for any host", r.Host)
 	}
 	if clean, ok := cleanPath(r.Path); !ok || clean != r.Path {
-		return fmt.Errorf("Path %q: want a prefix that starts with /, percent-decoded, without // and dot segments", r.Path)
+		return config.Wrongf("path", "%q: want a prefix that starts with /, percent-decoded, without // and dot segments", r.Path)
 	}
 	if r.Timeout < 0 {
-		return fmt.Errorf("Timeout %v is negative; leave it zero for the default", r.Timeout)
+		return config.Wrongf("timeout", "%v is negative; leave it out for the default", r.Timeout)
 	}
 	if r.BodyBytes < 0 {
-		return fmt.Errorf("BodyBytes %d is negative; leave it zero for no limit", r.BodyBytes)
+		return config.Wrongf("body_bytes", "%d is negative; leave it out for no limit", r.BodyBytes)
 	}
 	if err := r.RequestFields.check(); err != nil {
-		return fmt.Errorf("RequestFields (request_headers): %w", err)
+		return config.Under("request_headers", err)
 	}
 	if err := r.ResponseFields.check(); err != nil {
-		return fmt.Errorf("ResponseFields (response_headers): %w", err)
+		return config.Under("response_headers", err)
 	}
 	key, err := identity.ParseKey(r.Key)
-	if err != nil {
-		return err
+	if err == nil && key.NeedsAuth() {
+		err = fmt.Errorf("%q: %w", r.Key, identity.ErrNeedsAuth)
 	}
-	if key.NeedsAuth() {
-		return fmt.Errorf("key %q: %w", r.Key, identity.ErrNeedsAuth)
+	if err != nil {
+		return config.Under("key", err)
 	}
 	return nil
 }
@@ -320,7 +323,10 @@ func (a Admin) check() error {
 		return nil
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fmt.Errorf(`Addr %q: want HOST:PORT, or "off" for no admin listener`, addr)
+		return config.Wrongf("addr", `%q: want HOST:PORT, or "off" for no admin listener`, addr)
 	}
-	return admin.CheckExposure(addr, a.Token, "Admin.Token (admin.token_file)")
+	if err := admin.CheckExposure(addr, a.Token, "admin.token_file (Admin.Token)"); err != nil {
+		return config.Under("addr", err)
+	}
+	return nil
 }

@@ -20,9 +20,9 @@ func TestConfigRefused(t *testing.T) {
 		"bad list":        {func(c *Config) { c.Membership = Membership{Backends: "b1"} }, "members of service"},
 		"listen":          {func(c *Config) { c.Listen = []Listener{{Addr: "8080"}} }, "HOST:PORT"},
 		"admin":           {func(c *Config) { c.Admin.Addr = "8081" }, "HOST:PORT"},
-		"open admin":      {func(c *Config) { c.Admin.Addr = ":8081" }, "set Admin.Token"},
-		"open admin 2":    {func(c *Config) { c.Admin.Addr = "0.0.0.0:8081" }, "set Admin.Token"},
-		"open admin 3":    {func(c *Config) { c.Admin.Addr = "example.com:8081" }, "set Admin.Token"},
+		"open admin":      {func(c *Config) { c.Admin.Addr = ":8081" }, "set admin.token_file"},
+		"open admin 2":    {func(c *Config) { c.Admin.Addr = "0.0.0.0:8081" }, "set admin.token_file"},
+		"open admin 3":    {func(c *Config) { c.Admin.Addr = "example.com:8081" }, "set admin.token_file"},
 		"key":             {func(c *Config) { c.Routes = []Route{{Key: "user"}} }, "query:NAME"},
 		"token":           {func(c *Config) { c.Routes = []Route{{Key: "jwt:sub"}} }, "needs `auth`"},
 		"mixed":           {func(c *Config) { c.Routes = []Route{{Key: "jwt:sub,query:u"}} }, "unverified"},
@@ -35,9 +35,9 @@ func TestConfigRefused(t *testing.T) {
 		"service":         {func(c *Config) { c.Services = map[string]ServiceConfig{"default": {ConnectTimeout: -1}} }, "negative"},
 		"engine":          {func(c *Config) { c.Engine = "steam" }, "auto, copy or splice"},
 		"head":            {func(c *Config) { c.HeaderBytes = 10 }, "1024"},
-		"sessions":        {func(c *Config) { c.Sessions = -1 }, "Sessions"},
+		"sessions":        {func(c *Config) { c.Sessions = -1 }, "limits.sessions"},
 		"name":            {func(c *Config) { c.Name = "a\nb" }, "header field"},
-		"proxies":         {func(c *Config) { c.TrustedProxies = []netip.Prefix{{}} }, "TrustedProxies[0]"},
+		"proxies":         {func(c *Config) { c.TrustedProxies = []netip.Prefix{{}} }, "trusted_proxies[0]"},
 	} {
 		cfg := Config{Membership: members()}
 		c.change(&cfg)
@@ -49,7 +49,7 @@ func TestConfigRefused(t *testing.T) {
 
 func TestConfigSaysAllAtOnce(t *testing.T) {
 	_, err := New(Config{Membership: members(), Engine: "steam", HeaderBytes: 1, Routes: []Route{{}, {Path: "x"}}})
-	for _, want := range []string{"Engine", "HeaderBytes", "Routes[1]"} {
+	for _, want := range []string{"engine", "limits.header_bytes", "routes[1].path"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

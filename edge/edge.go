@@ -220,11 +220,11 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	case <-ctx.Done():
 	case err = <-e.failed:
 	}
-	e.draining.Store(true)
-	stopMoving()       // all sessions go now, and new ones go elsewhere
-	e.reloading.Lock() // whoever comes now finds that it drains
-	e.reloading.Unlock()
+	e.draining.Store(true) // no reload begins any more
+	stopMoving()           // all sessions go now, and new ones go elsewhere
+	e.reloading.Lock()     // and none is under way
 	patience := e.live.Load().drainTimeout
+	e.reloading.Unlock()
 	if err != nil {
 		patience = 0
 	}

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/identity"
 )
 
@@ -47,24 +48,24 @@ func (e *Edge) Reload(cfg Config) error {
 	return nil
 }
 
-// needsRestart says what of next differs from c that a running edge cannot change. The names in brackets are the keys of the file.
+// needsRestart says what of next differs from c that a running edge cannot change.
 func (c Config) needsRestart(next Config) error {
 	var errs []error
-	same := func(name string, is bool) {
+	same := func(key string, is bool) {
 		if !is {
-			errs = append(errs, fmt.Errorf("%s: a running edge cannot change it; restart the edge, or put back what was there", name))
+			errs = append(errs, config.Wrongf(key, "a running edge cannot change it; restart the edge, or put back what was there"))
 		}
 	}
-	same("Listen (listen)", slices.EqualFunc(c.Listen, next.Listen, func(a, b Listener) bool { return a.Addr == b.Addr }))
-	same("whether a listener has TLS, the PROXY protocol or redirects (listen)", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
-	same("Admin.Addr (admin.addr)", c.Admin.Addr == next.Admin.Addr)
-	same("Membership (consul, backends, registry)", reflect.DeepEqual(c.Membership, next.Membership))
-	same("Engine (engine)", c.Engine == next.Engine)
-	same("StateDir (state_dir)", c.StateDir == next.StateDir)
-	same("Name (name)", c.Name == next.Name)
-	same("AccessLog (access_log)", c.AccessLog == next.AccessLog)
+	same("listen", slices.EqualFunc(c.Listen, next.Listen, func(a, b Listener) bool { return a.Addr == b.Addr }))
+	same("listen: tls, proxy_protocol, redirect_https", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
+	same("admin.addr", c.Admin.Addr == next.Admin.Addr)
+	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(c.Membership, next.Membership))
+	same("engine", c.Engine == next.Engine)
+	same("state_dir", c.StateDir == next.StateDir)
+	same("name", c.Name == next.Name)
+	same("access_log", c.AccessLog == next.AccessLog)
 	if most := max(c.HeaderBytes, headCeiling); next.HeaderBytes > most {
-		errs = append(errs, fmt.Errorf("HeaderBytes (limits.header_bytes) %d: this edge was started for at most %d; restart it", next.HeaderBytes, most))
+		errs = append(errs, config.Wrongf("limits.header_bytes", "%d: this edge was started for at most %d; restart it", next.HeaderBytes, most))
 	}
 	return errors.Join(errs...)
 }
@@ -82,7 +83,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 	}
 	for name, own := range cfg.routedServices() {
 		old := e.service(name)
-		if old != nil && reflect.DeepEqual(old.cfg, own) && own.EdgeSecretFile == "" && own.TLS == nil { // their files may say something else now
+		if old != nil && reflect.DeepEqual(old.cfg, own) && own.EdgeSecretFile == "" && own.TLS == nil { // whose files may say something else now
 			services[name] = old
 			continue
 		}
@@ -90,7 +91,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 		if own.EdgeSecretFile != "" {
 			var err error
 			if secrets, err = identity.ReadSecrets(own.EdgeSecretFile); err != nil {
-				return undo(fmt.Errorf("Services[%q].EdgeSecretFile (services.%[1]s.edge_secret_file): %w", name, err))
+				return undo(config.Under("services."+name+".edge_secret_file", err))
 			}
 		}
 		p := e.pool(name)
@@ -106,7 +107,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 		}
 		secure, err := own.TLS.clientConfig()
 		if err != nil {
-			return undo(fmt.Errorf("Services[%q].TLS: %w", name, err))
+			return undo(config.Under("services."+name+".tls", err))
 		}
 		s := &service{pool: p, cfg: own, secrets: secrets, tls: secure, sources: &sources{addrs: own.SourceAddresses}}
 		if own.OnMove == MoveClose {

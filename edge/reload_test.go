@@ -117,12 +117,12 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}{
 		"listen":      {func(c *Config) { c.Listen = []Listener{{Addr: "127.0.0.1:1"}} }, "listen"},
 		"admin":       {func(c *Config) { c.Admin.Addr = "off" }, "admin.addr"},
-		"members":     {func(c *Config) { c.Membership = members("127.0.0.1:1") }, "Membership"},
+		"members":     {func(c *Config) { c.Membership = members("127.0.0.1:1") }, "consul, backends"},
 		"engine":      {func(c *Config) { c.Engine = "copy" }, "engine"},
 		"state":       {func(c *Config) { c.StateDir = t.TempDir() }, "state_dir"},
 		"name":        {func(c *Config) { c.Name = "another" }, "name"},
 		"head":        {func(c *Config) { c.HeaderBytes = 1 << 20 }, "limits.header_bytes"},
-		"wrong":       {func(c *Config) { c.Routes = []Route{{Path: "nonsense"}} }, "Routes[0]"},
+		"wrong":       {func(c *Config) { c.Routes = []Route{{Path: "nonsense"}} }, "routes[0].path"},
 		"two alike":   {func(c *Config) { c.Routes = []Route{{Service: "new"}, {Service: DefaultService}} }, "two routes"},
 		"wrong, late": {func(c *Config) { c.Routes = []Route{{Service: "new"}, {Path: "/a", Key: "nonsense"}} }, "query:NAME"},
 	} {

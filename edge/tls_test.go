@@ -308,7 +308,7 @@ func TestReloadCertificates(t *testing.T) {
 	}
 	plain := cfg
 	plain.Listen = []Listener{{Addr: "127.0.0.1:0"}}
-	if err := e.Reload(plain); err == nil || !strings.Contains(err.Error(), "TLS") {
+	if err := e.Reload(plain); err == nil || !strings.Contains(err.Error(), "tls") {
 		t.Errorf("a reload without TLS: %v", err)
 	}
 	say(session, "still here\n")

@@ -8,29 +8,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Error is a setting that is wrong.
-type Error struct {
-	File string // "" where it does not come from a file
-	Line int    // 0: not known
-	Key  string
-	Text string
-}
-
-func (e *Error) Error() string {
-	var where strings.Builder
-	if e.File != "" {
-		where.WriteString(e.File)
-		if e.Line > 0 {
-			fmt.Fprintf(&where, ":%d", e.Line)
-		}
-		where.WriteString(": ")
-	}
-	if e.Key != "" {
-		where.WriteString(e.Key + ": ")
-	}
-	return where.String() + e.Text
-}
-
 // fields lists the keys of a struct type with the types of their values.
 func fields(t reflect.Type) map[string]reflect.Type {
 	keys := make(map[string]reflect.Type)
@@ -88,7 +65,7 @@ func checkKeys(file string, n *yaml.Node, t reflect.Type, path string) error {
 			key := n.Content[i]
 			typ, ok := known[key.Value]
 			if !ok {
-				return &Error{file, key.Line, join(path, key.Value), "no such key here" + suggest(key.Value, known)}
+				return &Error{File: file, Line: key.Line, Key: join(path, key.Value), Text: "no such key here" + suggest(key.Value, known)}
 			}
 			if err := checkKeys(file, n.Content[i+1], typ, join(path, key.Value)); err != nil {
 				return err

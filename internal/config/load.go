@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -28,13 +29,14 @@ type Sources struct {
 // Load reads the settings. The error is an [*Error], or that of reading the file.
 func Load(from Sources) (*Settings, error) {
 	k := koanf.New(".")
-	var document yamlv3.Node
+	s := &Settings{file: from.File, seen: make(map[string]content)}
 	if from.File != "" {
 		text, err := os.ReadFile(from.File)
 		if err != nil {
 			return nil, fmt.Errorf("config: %w", err)
 		}
-		if err := parse(from.File, text, &document); err != nil {
+		s.seen[from.File] = sha256.Sum256(text)
+		if err := parse(from.File, text, &s.document); err != nil {
 			return nil, err
 		}
 		if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
@@ -47,7 +49,6 @@ func Load(from Sources) (*Settings, error) {
 	if err := k.Load(confmap.Provider(from.Flags, "."), nil); err != nil {
 		return nil, &Error{Text: err.Error()}
 	}
-	s := &Settings{file: from.File}
 	err := k.UnmarshalWithConf("", s, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		Result:           s,
 		TagName:          "koanf",
@@ -55,8 +56,9 @@ func Load(from Sources) (*Settings, error) {
 		DecodeHook:       mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {
-		return nil, decodeError(from.File, &document, err)
+		return nil, decodeError(s, err)
 	}
+	s.refer(reflect.ValueOf(s))
 	return s, nil
 }
 
@@ -95,21 +97,15 @@ func environment(environ []string) *env.Env {
 var quotedKey = regexp.MustCompile(`'([^']+)'`)
 
 // decodeError names the key, and where it stands in the file, of a value of the wrong kind.
-func decodeError(file string, document *yamlv3.Node, err error) error {
+func decodeError(s *Settings, err error) error {
 	text := err.Error()
 	var several interface{ Unwrap() []error }
 	if errors.As(err, &several) && len(several.Unwrap()) > 0 {
 		text = several.Unwrap()[0].Error()
 	}
-	e := &Error{Text: text}
-	if m := quotedKey.FindStringSubmatch(text); m != nil {
-		e.Key = m[1]
-		e.Text = strings.TrimSpace(strings.Replace(text, "'"+m[1]+"'", "", 1))
-		if document.Kind != 0 {
-			if e.Line = lineOf(document, m[1]); e.Line > 0 {
-				e.File = file
-			}
-		}
+	m := quotedKey.FindStringSubmatch(text)
+	if m == nil {
+		return &Error{Text: text}
 	}
-	return e
+	return s.Wrong(m[1], strings.TrimSpace(strings.Replace(text, "'"+m[1]+"'", "", 1)))
 }

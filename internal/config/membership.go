@@ -49,10 +49,7 @@ func (s *Settings) panicThresholds() (map[string]float64, error) {
 func (s *Settings) Token(key, path string) (string, error) {
 	token, err := admin.ReadToken(path)
 	if err != nil {
-		return "", &Error{File: s.file, Key: key, Text: err.Error()}
+		return "", s.Wrong(key, err.Error())
 	}
 	return token, nil
 }
-
-// Wrong is an error about a key of these settings.
-func (s *Settings) Wrong(key, text string) error { return &Error{File: s.file, Key: key, Text: text} }

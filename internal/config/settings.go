@@ -1,8 +1,13 @@
 package config
 
-import "time"
+import (
+	"time"
 
-// Settings is the file's shape; its keys are the koanf tags. What is absent is zero, and takes the default of the package it is for.
+	"go.yaml.in/yaml/v3"
+)
+
+// Settings is the file's shape; its keys are the koanf tags. What is absent is zero, and takes the default of the package it is for. A field with the
+// tag is:"file" names a file whose change is a change of the configuration, too.
 type Settings struct {
 	Listen         []Listen           `koanf:"listen"`
 	Admin          Admin              `koanf:"admin"`
@@ -20,7 +25,9 @@ type Settings struct {
 	StateDir       string             `koanf:"state_dir"`
 	DrainTimeout   time.Duration      `koanf:"drain_timeout"`
 
-	file string // for errors
+	file     string // for errors; "": none
+	document yaml.Node
+	seen     map[string]content // the files that were read, this one and those that it names
 }
 
 // Listen is one address that clients connect to.
@@ -34,8 +41,8 @@ type Listen struct {
 // TLS is how a listener talks to clients.
 type TLS struct {
 	Certs      []Cert `koanf:"certs"`
-	ClientCA   string `koanf:"client_ca"`
-	TicketKeys string `koanf:"ticket_keys"` // file of 32-byte keys, one to a line
+	ClientCA   string `koanf:"client_ca" is:"file"`
+	TicketKeys string `koanf:"ticket_keys" is:"file"` // file of 32-byte keys, one to a line
 }
 
 // Empty tells whether nothing is set, which is the same as no TLS.
@@ -43,28 +50,28 @@ func (t *TLS) Empty() bool { return len(t.Certs) == 0 && t.ClientCA == "" && t.T
 
 // Cert names the files of a certificate and its key.
 type Cert struct {
-	Cert string `koanf:"cert"`
-	Key  string `koanf:"key"`
+	Cert string `koanf:"cert" is:"file"`
+	Key  string `koanf:"key" is:"file"`
 }
 
 // MemberTLS is how an edge talks TLS to the members of a service.
 type MemberTLS struct {
-	CA         string `koanf:"ca"`
-	Cert       string `koanf:"cert"`
-	Key        string `koanf:"key"`
+	CA         string `koanf:"ca" is:"file"`
+	Cert       string `koanf:"cert" is:"file"`
+	Key        string `koanf:"key" is:"file"`
 	ServerName string `koanf:"server_name"`
 }
 
 // Admin is the operator's listener.
 type Admin struct {
 	Addr      string `koanf:"addr"`
-	TokenFile string `koanf:"token_file"`
+	TokenFile string `koanf:"token_file" is:"file"`
 }
 
 // Consul says how to reach Consul.
 type Consul struct {
 	Addr       string `koanf:"addr"`
-	TokenFile  string `koanf:"token_file"`
+	TokenFile  string `koanf:"token_file" is:"file"`
 	Datacenter string `koanf:"datacenter"`
 	Tag        string `koanf:"tag"`
 	Stale      bool   `koanf:"stale"`
@@ -95,7 +102,7 @@ type Service struct {
 	ConnectTimeout  time.Duration `koanf:"connect_timeout"`
 	ResponseTimeout time.Duration `koanf:"response_timeout"`
 	Retries         int           `koanf:"retries"`
-	EdgeSecretFile  string        `koanf:"edge_secret_file"` // shared with the members; it signs requests to them
+	EdgeSecretFile  string        `koanf:"edge_secret_file" is:"file"` // shared with the members; it signs requests to them
 	TLS             *MemberTLS    `koanf:"tls"`
 	ProxyProtocol   string        `koanf:"proxy_protocol"` // v1, v2
 	SourceAddresses []string      `koanf:"source_addresses"`
@@ -151,7 +158,7 @@ type Move struct {
 // RPC is the listener of the push service.
 type RPC struct {
 	Addr          string `koanf:"addr"`
-	TokenFile     string `koanf:"token_file"`
-	PeerTokenFile string `koanf:"peer_token_file"`
+	TokenFile     string `koanf:"token_file" is:"file"`
+	PeerTokenFile string `koanf:"peer_token_file" is:"file"`
 	TrustRefused  *bool  `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/selvedge/selvedge/backend/sender"
+	"github.com/selvedge/selvedge/edge"
+	"github.com/selvedge/selvedge/internal/discovery"
+)
+
+// pushPorts is the push service of an edge's admin port: a sender for each service that its routes name. A caller chooses with the
+// header Selvedge-Service; an edge with one service needs none.
+type pushPorts struct {
+	mu    sync.RWMutex
+	names []string
+	ports map[string]pushPort // by service
+}
+
+// pushPort sees the members that the edge routes by.
+type pushPort struct {
+	view    *discovery.View
+	sender  *sender.Sender
+	handler http.Handler
+}
+
+const serviceHeader = "Selvedge-Service"
+
+// open makes the senders of services, and closes those of others. It is called before the first request comes, and after each reload.
+func (p *pushPorts) open(e *edge.Edge, services []string) error {
+	ports := make(map[string]pushPort)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, service := range services {
+		port := p.ports[service]
+		if view := e.View(service); port.view != view {
+			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN")})
+			if err != nil {
+				return err
+			}
+			port = pushPort{view, s, s.Handler()}
+		}
+		ports[service] = port
+	}
+	for service, port := range p.ports {
+		if ports[service].sender != port.sender {
+			go port.sender.Close() // it waits for the calls under way
+		}
+	}
+	p.names, p.ports = services, ports
+	return nil
+}
+
+func (p *pushPorts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	service := r.Header.Get(serviceHeader)
+	p.mu.RLock()
+	if service == "" && len(p.names) == 1 {
+		service = p.names[0]
+	}
+	handler, names := p.ports[service].handler, p.names
+	p.mu.RUnlock()
+	if handler == nil {
+		http.Error(w, "name one of this edge's services in the header "+serviceHeader+": "+strings.Join(names, ", "), http.StatusNotFound)
+		return
+	}
+	handler.ServeHTTP(w, r)
+}
+
+func (p *pushPorts) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, port := range p.ports {
+		port.sender.Close()
+	}
+}
