@@ -58,6 +58,13 @@ func (s *shard) drop(b *backlog) {
 
 func (b *backlog) empty() bool { return len(b.bytes) == 0 && b.piped == 0 }
 
+// next takes what is to be encrypted next out of a backlog in memory.
+func (b *backlog) next() []byte {
+	p := b.bytes[:min(len(b.bytes), bufferSize)]
+	b.bytes = b.bytes[len(p):]
+	return p
+}
+
 // writeTo writes once. spliced says through what the bytes went.
 func (b *backlog) writeTo(fd int) (n int, spliced bool, err error) {
 	if b.piped > 0 {

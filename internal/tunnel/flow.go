@@ -12,6 +12,8 @@ const (
 	// wakeBudget is how many bytes one flow moves per wake-up, give or take one buffer: some 100 us of copying. Then the
 	// other connections of the loop have their turn.
 	wakeBudget = 256 << 10
+	// secureBudget is the same where there is TLS, which takes some three times as long for each byte.
+	secureBudget = 64 << 10
 	// staySplicing is how many bytes a flow must have moved in the wake-up that empties its source to begin the next one with
 	// splice: less was a message, and messages are cheaper to copy.
 	staySplicing = 32 << 10
@@ -22,6 +24,9 @@ func (t *Tunnel) move(from side) {
 	f, src, dst := &t.flows[from], &t.ends[from], &t.ends[from.other()]
 	before := f.moved
 	for taken := 0; t.state != closed; {
+		if t.user != nil && !t.settle(from, dst) {
+			break
+		}
 		if f.backlog != nil && !t.flush(from, dst) {
 			break
 		}
@@ -32,7 +37,7 @@ func (t *Tunnel) move(from side) {
 		if f.ended || !src.readable {
 			break
 		}
-		if taken >= wakeBudget {
+		if taken >= wakeBudget || taken >= secureBudget && t.user != nil {
 			src.reg.Yield()
 			break
 		}
@@ -51,6 +56,13 @@ func (t *Tunnel) flush(from side, dst *end) bool {
 		if !dst.writable {
 			return false
 		}
+		if tls := t.secure(from.other()); tls != nil {
+			t.passSecure(from, tls, f.backlog.next())
+			if t.state == closed {
+				return false
+			}
+			continue
+		}
 		n, spliced, err := f.backlog.writeTo(int(dst.fd))
 		if err != nil {
 			t.refused(from, dst, err)
@@ -68,6 +80,8 @@ func (t *Tunnel) take(from side, src, dst *end, taken int) int {
 	switch f := &t.flows[from]; {
 	case t.state == cutting:
 		return t.discard(from, src)
+	case t.user != nil:
+		return t.copySecure(from, src, dst)
 	case f.splicing || t.shard.relay.cfg.Engine == Splice:
 		if b := t.shard.borrowPipe(); b != nil {
 			return t.splice(from, src, dst, b, taken)
@@ -76,7 +90,7 @@ func (t *Tunnel) take(from side, src, dst *end, taken int) int {
 	return t.copy(from, src, dst)
 }
 
-// copy reads into the loop's buffer and writes on at once; only what the destination does not take is kept.
+// copy reads into the loop's buffer and writes on at once.
 func (t *Tunnel) copy(from side, src, dst *end) int {
 	f, buf := &t.flows[from], t.shard.loop.Scratch()
 	n, err := reactor.Read(int(src.fd), buf)
@@ -91,18 +105,26 @@ func (t *Tunnel) copy(from side, src, dst *end) int {
 	} else {
 		f.splicing = t.shard.relay.cfg.Engine == Auto
 	}
-	rest := buf[:n]
+	t.pass(from, dst, buf[:n])
+	return n
+}
+
+// pass writes on; only what the destination does not take is kept.
+func (t *Tunnel) pass(from side, dst *end, rest []byte) {
+	if tls := t.secure(from.other()); tls != nil {
+		t.passSecure(from, tls, rest)
+		return
+	}
 	for len(rest) > 0 {
 		w, err := reactor.Write(int(dst.fd), rest)
 		if err != nil {
-			f.backlog = t.shard.hold(rest)
+			t.flows[from].backlog = t.shard.hold(rest)
 			t.refused(from, dst, err)
 			break
 		}
 		t.count(from, w, false)
 		rest = rest[w:]
 	}
-	return n
 }
 
 // splice moves a pipeful into b, which move's next round writes on, and gives b back if there was nothing.

@@ -3,11 +3,18 @@
 package tunnel
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,8 +33,9 @@ type mode struct {
 	name     string
 	engine   Engine
 	reactor  func(loops int) (*reactor.Reactor, error)
-	userland bool // the client's connection has no descriptor
-	adopted  bool // both are on a loop already
+	userland bool    // the client's connection has no descriptor
+	adopted  bool    // both are on a loop already
+	tls      [2]bool // by side
 }
 
 var modes = []mode{
@@ -37,6 +45,8 @@ var modes = []mode{
 	{name: "poll", engine: Auto, reactor: reactor.NewPortable},
 	{name: "on loop", engine: Auto, reactor: reactor.New, adopted: true},
 	{name: "goroutines", engine: Auto, reactor: reactor.New, userland: true},
+	{name: "TLS client", engine: Auto, reactor: reactor.New, tls: [2]bool{client: true}},
+	{name: "TLS both", engine: Auto, reactor: reactor.NewPortable, tls: [2]bool{true, true}},
 }
 
 // rig is a relay under test.
@@ -81,7 +91,7 @@ func inMode(t *testing.T, m mode, loops int, cfg Config, test func(t *testing.T,
 
 // joined is a tunnel and the far ends of its two connections.
 type joined struct {
-	client, backend *net.TCPConn
+	client, backend farEnd
 	tunnel          *Tunnel
 	closed          chan Summary
 }
@@ -91,6 +101,9 @@ type early struct{ fromClient, fromBackend []byte }
 
 func (r *rig) join(t testing.TB, e early) *joined {
 	t.Helper()
+	if r.tls != [2]bool{} {
+		return r.joinTLS(t, e)
+	}
 	farClient, nearClient := tcpConns(t)
 	farBackend, nearBackend := tcpConns(t)
 	j := &joined{client: farClient, backend: farBackend, closed: make(chan Summary, 2)}
@@ -159,6 +172,85 @@ type undescribed struct {
 
 func (u undescribed) CloseWrite() error { return u.tcp.CloseWrite() }
 func (u undescribed) NetConn() net.Conn { return u.tcp }
+
+// farEnd is what a test has of a connection: a *net.TCPConn, or TLS on one.
+type farEnd interface {
+	net.Conn
+	CloseWrite() error
+	SetLinger(int) error
+	SetReadBuffer(int) error
+	SetWriteBuffer(int) error
+}
+
+// farTLS is the far end of a connection with TLS.
+type farTLS struct {
+	*tls.Conn
+	*tcpOptions
+}
+
+// tcpOptions are those methods of a *net.TCPConn that a *tls.Conn does not have.
+type tcpOptions struct{ tcp *net.TCPConn }
+
+func (o *tcpOptions) SetLinger(s int) error      { return o.tcp.SetLinger(s) }
+func (o *tcpOptions) SetReadBuffer(n int) error  { return o.tcp.SetReadBuffer(n) }
+func (o *tcpOptions) SetWriteBuffer(n int) error { return o.tcp.SetWriteBuffer(n) }
+
+// Close is a reset where SetLinger has asked for one: saying goodbye first would put a record before it.
+func (f farTLS) Close() error { return f.tcp.Close() }
+
+// joinTLS is join with TLS on the sides that want it; the near end of a backend's is a client's, as an edge's is.
+func (r *rig) joinTLS(t testing.TB, e early) *joined {
+	t.Helper()
+	j := &joined{closed: make(chan Summary, 2)}
+	var near [2]net.Conn
+	for s, far := range [2]*farEnd{&j.client, &j.backend} {
+		farTCP, nearTCP := tcpConns(t)
+		*far, near[s] = farTCP, nearTCP
+		if r.tls[s] {
+			var over *tls.Conn
+			over, near[s] = shake(t, farTCP, NewWire(nearTCP), side(s) == client)
+			*far = farTLS{over, &tcpOptions{farTCP}}
+		}
+	}
+	var err error
+	j.tunnel, err = r.relay.Join(End{Conn: near[client], Early: e.fromClient}, End{Conn: near[backend], Early: e.fromBackend},
+		func(s Summary) { j.closed <- s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// certificate is for the TLS servers of tests. Nobody verifies it.
+var certificate = sync.OnceValue(func() []tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+})
+
+// shake puts both ends of a connection under TLS. The far end is the client's, or the server's.
+func shake(t testing.TB, far, near net.Conn, farIsClient bool) (farOver, nearOver *tls.Conn) {
+	t.Helper()
+	server, client := &tls.Config{Certificates: certificate()}, &tls.Config{InsecureSkipVerify: true}
+	if farIsClient {
+		farOver, nearOver = tls.Client(far, client), tls.Server(near, server)
+	} else {
+		farOver, nearOver = tls.Server(far, server), tls.Client(near, client)
+	}
+	shaken := make(chan error, 1)
+	go func() { shaken <- nearOver.Handshake() }()
+	if err := errors.Join(farOver.Handshake(), receive(t, shaken)); err != nil {
+		t.Fatal(err)
+	}
+	return farOver, nearOver
+}
 
 // tcpConns returns the two ends of a TCP connection.
 func tcpConns(t testing.TB) (far, near *net.TCPConn) {

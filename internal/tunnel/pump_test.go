@@ -5,35 +5,23 @@ package tunnel
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http/httptest"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// tlsConns is tcpConns under TLS: the far end is a client's.
+// tlsConns is tcpConns under TLS, without a wire: the far end is a client's.
 func tlsConns(t *testing.T) (far, near *tls.Conn) {
 	t.Helper()
-	server := httptest.NewTLSServer(nil) // for its certificate
-	config := &tls.Config{Certificates: server.TLS.Certificates}
-	server.Close()
 	farTCP, nearTCP := tcpConns(t)
-	far = tls.Client(farTCP, &tls.Config{InsecureSkipVerify: true})
-	near = tls.Server(nearTCP, config)
-	shaken := make(chan error, 1)
-	go func() { shaken <- near.Handshake() }()
-	if err := errors.Join(far.Handshake(), receive(t, shaken)); err != nil {
-		t.Fatal(err)
-	}
-	return far, near
+	return shake(t, farTCP, nearTCP, true)
 }
 
-// joinTLS makes a tunnel from a TLS client to a plain backend.
-func (r *rig) joinTLS(t *testing.T) (farClient *tls.Conn, farBackend *net.TCPConn, closed chan Summary) {
+// pumpTLS makes a tunnel from a TLS client to a plain backend.
+func (r *rig) pumpTLS(t *testing.T) (farClient *tls.Conn, farBackend *net.TCPConn, closed chan Summary) {
 	t.Helper()
 	farClient, nearClient := tlsConns(t)
 	farBackend, nearBackend := tcpConns(t)
@@ -48,7 +36,7 @@ var plain = modes[0]
 
 func TestTLS(t *testing.T) {
 	inMode(t, plain, 1, Config{}, func(t *testing.T, r *rig) {
-		c, b, closed := r.joinTLS(t)
+		c, b, closed := r.pumpTLS(t)
 		for range 3 {
 			say(t, c, "ping")
 			expect(t, b, "ping")
@@ -87,7 +75,7 @@ func TestTLSClientThatDoesNotSayGoodbye(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			inMode(t, plain, 1, Config{}, func(t *testing.T, r *rig) {
-				c, b, closed := r.joinTLS(t)
+				c, b, closed := r.pumpTLS(t)
 				say(t, c, "x")
 				expect(t, b, "x")
 				tt.leave(c.NetConn().(*net.TCPConn))

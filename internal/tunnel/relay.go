@@ -75,7 +75,7 @@ func NewRelay(cfg Config) (*Relay, error) {
 
 // Join moves bytes between the two connections from now on. It takes both of them, and with an error both have been closed
 // and onClose is not called: [ErrClosed], or the kernel's when descriptors run out. Two connections with descriptors need
-// no goroutine; others need two. onClose may be nil.
+// no goroutine, and neither do those of TLS on a [Wire]; others need two. onClose may be nil.
 func (r *Relay) Join(client, backend End, onClose func(Summary)) (*Tunnel, error) {
 	t, err := r.join(client, backend, onClose)
 	if err != nil {
@@ -88,22 +88,25 @@ func (r *Relay) Join(client, backend End, onClose func(Summary)) (*Tunnel, error
 
 func (r *Relay) join(client, backend End, onClose func(Summary)) (*Tunnel, error) {
 	t := &Tunnel{onClose: onClose}
-	if !hasDescriptor(client.Conn) || !hasDescriptor(backend.Conn) {
-		if err := r.enter(t, newPump(r, t, client, backend)); err != nil {
+	secureClient, clientSocket := socketOf(client.Conn)
+	secureBackend, backendSocket := socketOf(backend.Conn)
+	if !hasDescriptor(clientSocket) || !hasDescriptor(backendSocket) {
+		p := newPump(r, t, client, backend)
+		if err := r.enter(t, p); err != nil {
 			return nil, err
 		}
-		t.pump.start()
+		p.start()
 		return t, nil
 	}
 	if err := r.enter(t, nil); err != nil {
 		return nil, err
 	}
-	clientFD, err := reactor.Detach(client.Conn)
+	clientFD, err := reactor.Detach(clientSocket)
 	if err != nil {
 		r.leave(t)
 		return nil, fmt.Errorf("tunnel: client: %w", err)
 	}
-	backendFD, err := reactor.Detach(backend.Conn)
+	backendFD, err := reactor.Detach(backendSocket)
 	if err != nil {
 		_ = unix.Close(clientFD)
 		r.leave(t)
@@ -112,9 +115,18 @@ func (r *Relay) join(client, backend End, onClose func(Summary)) (*Tunnel, error
 	setOptions(clientFD, &r.cfg)
 	setOptions(backendFD, &r.cfg)
 	t.init(clientFD, backendFD, client.Early, backend.Early)
+	t.under(secureClient, secureBackend)
 	t.shard = r.shards[int(r.next.Add(1)-1)%len(r.shards)]
 	t.shard.admit(t)
 	return t, nil
+}
+
+// socketOf returns the TLS that a tunnel can take the socket from under, nil for none, and what has the socket.
+func socketOf(c net.Conn) (*secure, net.Conn) {
+	if s := onWire(c); s != nil {
+		return s, s.wire.Conn
+	}
+	return nil, c
 }
 
 func hasDescriptor(c net.Conn) bool {
@@ -130,7 +142,7 @@ func (r *Relay) enter(t *Tunnel, p *pump) error {
 		return ErrClosed
 	}
 	if p != nil {
-		t.pump = p
+		t.user = &userland{pump: p}
 		r.pumped[t] = struct{}{}
 	}
 	r.live.Add(1)

@@ -32,8 +32,8 @@ const (
 // Tunnel joins two connections. It is made by [Relay.Join].
 type Tunnel struct {
 	// Static.
-	shard   *shard // nil for a tunnel with goroutines
-	pump    *pump  // nil for a tunnel on the reactor
+	shard   *shard    // nil for a tunnel with goroutines
+	user    *userland // nil for two plain sockets
 	onClose func(Summary)
 
 	// Owned by the shard's loop. Everything is counted: this is what an idle session costs.
@@ -78,8 +78,8 @@ func (h *backendHandler) Ready(ev reactor.Events) { (*Tunnel)(h).ready(backend, 
 // once; see the package comment for what the peers get to see. A tunnel that has ended, or is being cut, keeps the reason
 // it has. It is safe from any goroutine.
 func (t *Tunnel) Close(reason Reason) {
-	if t.pump != nil {
-		t.pump.cut(reason)
+	if t.user != nil && t.user.pump != nil {
+		t.user.pump.cut(reason)
 		return
 	}
 	t.shard.loop.Post(func() { t.cut(reason) })
@@ -143,6 +143,9 @@ func (t *Tunnel) canWrite(s side, ev reactor.Events) {
 func (t *Tunnel) canRead(s side, ev reactor.Events) {
 	if e := &t.ends[s]; ev&reactor.Readable != 0 && t.state != closed {
 		e.readable, e.ending = true, ev&reactor.Ending != 0
+		if tls := t.secure(s); tls != nil {
+			tls.wire.heard(e.ending)
+		}
 		t.move(s)
 	}
 }
@@ -176,9 +179,16 @@ func (t *Tunnel) fail(s side, err error) {
 	t.finish(reasonOf(s, err), err)
 }
 
-// passEnd passes the end of a flow on: FIN to its destination, after the last byte. The second one ends the tunnel.
+// passEnd passes the end of a flow on: FIN to its destination, after the last byte, and TLS's own word for it before that. The second one
+// ends the tunnel.
 func (t *Tunnel) passEnd(s side) {
 	f := &t.flows[s]
+	if tls := t.secure(s.other()); tls != nil {
+		_ = tls.conn.CloseWrite() // does it once; a connection that is broken says so below
+		if t.owes(s.other()); len(tls.wire.owed) > 0 {
+			return
+		}
+	}
 	f.shut = true
 	if t.state == moving && !t.flows[s.other()].shut {
 		t.first = s
@@ -212,6 +222,9 @@ func (t *Tunnel) finish(reason Reason, err error) {
 	}
 	for s := range t.ends {
 		t.ends[s].reg.Unregister()
+		if tls := t.secure(side(s)); tls != nil {
+			tls.wire.leave()
+		}
 		reactor.Close(int(t.ends[s].fd))
 		t.shard.drop(t.flows[s].backlog)
 		t.flows[s].backlog = nil

@@ -3,7 +3,6 @@
 package tunnel
 
 import (
-	"io"
 	"net"
 	"time"
 
@@ -14,10 +13,10 @@ import (
 // Read says [reactor.ErrAgain], which crypto/tls takes for a passing failure and gives back as it is, and Write takes everything, because a
 // record that is written in part cannot be written again; what the socket does not take is owed.
 type Wire struct {
-	net.Conn // nil in a tunnel
+	net.Conn // nil in a tunnel and after it
 
 	// In a tunnel, owned by its loop.
-	fd     int32  // -1 before
+	fd     int32  // -1 before and after
 	dry    bool   // there is nothing to read until the next event
 	ending bool   // reactor.Ending came with the last: a short read is not the end
 	owed   []byte // taken and not written
@@ -29,15 +28,21 @@ func NewWire(conn net.Conn) *Wire { return &Wire{Conn: conn, fd: -1} }
 // NetConn returns the connection that the wire stands on; nil in a tunnel.
 func (w *Wire) NetConn() net.Conn { return w.Conn }
 
-// take makes fd, which was taken out of Conn, what the wire stands on.
-func (w *Wire) take(fd int) { w.Conn, w.fd = nil, int32(fd) }
+// enter makes fd, which was taken out of Conn, what the wire stands on.
+func (w *Wire) enter(fd int) { w.Conn, w.fd = nil, int32(fd) }
+
+// leave is for when the tunnel closes the descriptor: whoever still has the TLS connection must not use the number.
+func (w *Wire) leave() { w.fd, w.owed = -1, nil }
 
 // heard notes an event that says that there is something to read.
 func (w *Wire) heard(ending bool) { w.dry, w.ending = false, ending }
 
 func (w *Wire) Read(p []byte) (int, error) {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.Read(p)
+	}
+	if w.fd < 0 {
+		return 0, net.ErrClosed
 	}
 	if w.dry {
 		return 0, reactor.ErrAgain
@@ -48,8 +53,11 @@ func (w *Wire) Read(p []byte) (int, error) {
 }
 
 func (w *Wire) Write(p []byte) (int, error) {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.Write(p)
+	}
+	if w.fd < 0 {
+		return 0, net.ErrClosed
 	}
 	rest := p
 	if len(w.owed) == 0 {
@@ -84,17 +92,17 @@ func writeOn(fd int32, p []byte) (written int, err error) {
 	return written, nil
 }
 
-// Close closes what the wire stands on; a tunnel closes its descriptors itself.
+// Close closes what the wire stands on. A tunnel closes its descriptors itself.
 func (w *Wire) Close() error {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.Close()
 	}
-	return io.ErrClosedPipe
+	return net.ErrClosed
 }
 
-// SetDeadline and the next two do nothing in a tunnel, where no call waits.
+// SetDeadline and the next two do nothing in a tunnel, where no call waits. crypto/tls sets one around its close_notify.
 func (w *Wire) SetDeadline(t time.Time) error {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.SetDeadline(t)
 	}
 	return nil
@@ -102,7 +110,7 @@ func (w *Wire) SetDeadline(t time.Time) error {
 
 // SetReadDeadline is as SetDeadline.
 func (w *Wire) SetReadDeadline(t time.Time) error {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.SetReadDeadline(t)
 	}
 	return nil
@@ -110,7 +118,7 @@ func (w *Wire) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline is as SetDeadline.
 func (w *Wire) SetWriteDeadline(t time.Time) error {
-	if w.fd < 0 {
+	if w.Conn != nil {
 		return w.Conn.SetWriteDeadline(t)
 	}
 	return nil
