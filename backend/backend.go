@@ -34,6 +34,7 @@ type Backend struct {
 	view    *discovery.View
 	table   *table
 	recent  *recent
+	offline *offline
 	moved   *lru.Cache[string, moveRecord]
 	home    *home
 	metrics *metrics
@@ -90,6 +91,9 @@ func New(cfg Config) (*Backend, error) {
 	b.live.Store(newLive(cfg))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
 	if b.home, err = newHome(b, watched); err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
+	if b.offline, err = newOffline(); err != nil {
 		return nil, fmt.Errorf("backend: %w", err)
 	}
 	if b.moved, err = lru.New[string, moveRecord](rememberMoves); err != nil {

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -71,6 +72,12 @@ type Config struct {
 	OnMessage func(s *Session, m Message)
 	// OnClose is called once, after the last OnMessage, for each session whose OnOpen returned nil.
 	OnClose func(s *Session, reason CloseReason)
+	// OnOffline is called, before the push is answered, for each message that certainly found no session of its user: Push, PushMany and
+	// PushStream alike, but not Broadcast, nor pushes that leave a session out. It is called by the member that answers the sender, which in calm
+	// is the user's home, at least once for each OFFLINE answer; a message id that the member has handed over lately is not handed over again, but
+	// another member may: store under user and id. m is the callee's to read and must not be changed. It may block, until ctx ends at most;
+	// 64 run at once. Where it returns an error, or panics, the push fails with ErrUnsettled instead, and the sender tries again.
+	OnOffline func(ctx context.Context, user, messageID string, m Message) error
 	// HTTP serves what is no upgrade on Listen. Default: 426.
 	HTTP http.Handler
 	// Device is the key expression that finds a session's device. Default "query:device".

@@ -166,4 +166,4 @@ func (e *errand) err() error {
 }
 
 // isQuick tells, after settleAtOnce, whether what is left to do for e takes no time.
-func (e *errand) isQuick() bool { return !e.later }
+func (b *Backend) isQuick(e *errand) bool { return !e.later && !b.isOffline(e) }

@@ -15,6 +15,7 @@ type metrics struct {
 	forwards    prometheus.Counter
 	asks        prometheus.Counter
 	moves       prometheus.Counter
+	offline     prometheus.Counter
 	deaths      *prometheus.CounterVec
 	fences      prometheus.Counter
 	stalls      prometheus.Counter
@@ -45,6 +46,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 		forwards:    prometheus.NewCounter(prometheus.CounterOpts(name("forwards_total", "Pushes handed on to the user's home."))),
 		asks:        prometheus.NewCounter(prometheus.CounterOpts(name("asks_total", "Questions put to other members about a push."))),
 		moves:       prometheus.NewCounter(prometheus.CounterOpts(name("moves_total", "Sessions closed because their user moved."))),
+		offline:     prometheus.NewCounter(prometheus.CounterOpts(name("offline_messages_total", "Messages handed to OnOffline since nobody was online."))),
 		deaths: prometheus.NewCounterVec(prometheus.CounterOpts(name("peer_deaths_total", "Processes of other members held dead, by proof.")),
 			[]string{"proof"}),
 		fences:     prometheus.NewCounter(prometheus.CounterOpts(name("fences_total", "Times that this process closed all sessions, since others may have held it dead."))),
@@ -64,7 +66,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
+	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
 		sessions, b.view.Metrics())
 }
 

@@ -50,7 +50,7 @@ func (p pushService) begin(ctx context.Context, calls []*pushv1.PushCall, answer
 		b.calls.leave()
 	}
 	for i, e := range errands {
-		if e.isQuick() {
+		if b.isQuick(e) {
 			settled(i)
 			continue
 		}

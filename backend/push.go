@@ -49,11 +49,14 @@ func (b *Backend) push(ctx context.Context, user string, m *message) (sessions i
 	return b.pushed(e)
 }
 
-// pushed is the end of a push whose errand is settled: what became of it, counted.
+// pushed is the end of a push whose errand is settled: what became of it, counted. It takes time where the service keeps the message.
 func (b *Backend) pushed(e *errand) (sessions int, err error) {
 	sessions, err = len(e.question.Sessions), e.err()
 	if err == nil && sessions == 0 {
 		err = b.isOurs(e.user)
+	}
+	if err == nil && b.isOffline(e) {
+		err = b.keepOffline(e)
 	}
 	if err != nil {
 		err = alsoReached(err, sessions)

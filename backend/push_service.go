@@ -104,7 +104,7 @@ func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*p
 	}
 	var slow []int
 	for n, e := range errands {
-		if e.isQuick() {
+		if b.isQuick(e) {
 			settled(n)
 		} else {
 			slow = append(slow, n)
