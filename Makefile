@@ -37,12 +37,14 @@ check: tools ## format, vet, lint, generated code up to date, known vulnerabilit
 	@echo '== generated code'; ./internal/tools/generate.sh check
 	@echo '== known vulnerabilities'; ./internal/tools/vulnerabilities.sh
 
-bench: bench-ring bench-sessions bench-push ## the side-by-side tables; JSON and plots go to bench/out
+bench: build ## the edge beside nginx, HAProxy, Caddy and httputil.ReverseProxy (ten minutes); JSON and plot go to bench/out
+	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy ip:iproute2
+	go run ./internal/bench/cmd/bench proxies $(BENCH_FLAGS)
 
 bench-ring: ## the ring beside those of nginx, HAProxy, Envoy, Maglev and five Go packages
 	go run -C internal/bench/ring .
 
-bench-sessions: build ## what a session costs behind the edge, nginx and HAProxy, and 20,000 held at once
+bench-sessions: build ## what an idle session costs behind the edge, nginx and HAProxy, and 60,000 held at once
 	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy ip:iproute2
 	go run ./internal/bench/cmd/bench sessions $(BENCH_FLAGS)
 

@@ -20,8 +20,8 @@ import (
 
 // The test binary is the client process too, when a benchmark starts it as one.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "clients" {
-		if err := bench.Clients(os.Stdin, os.Stdout); err != nil {
+	if is, err := bench.Role(os.Args[1:]); is {
+		if err != nil {
 			panic(err)
 		}
 		os.Exit(0)
@@ -48,7 +48,7 @@ func env(t *testing.T) bench.Env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bench.Env{Binary: path, Clients: []string{os.Args[0], "clients"}, Progress: func(line string) { t.Log(line) }}
+	return bench.Env{Binary: path, Self: os.Args[0], Progress: func(line string) { t.Log(line) }}
 }
 
 func TestSessionsShort(t *testing.T) {
@@ -80,6 +80,31 @@ func TestSessionsShort(t *testing.T) {
 		t.Errorf("held at once: %+v", x)
 	}
 	checkOutput(t, report, "sessions", "selvedge edge", "nginx", "HAProxy", "Held at once: 300 sessions")
+}
+
+func TestProxiesShort(t *testing.T) {
+	e := env(t)
+	start := time.Now()
+	report, err := bench.Proxies(t.Context(), e, bench.ProxiesShort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("took %v", time.Since(start))
+	for _, row := range report.Rows {
+		for name, l := range map[string]bench.LoadRound{"small": row.Median.Small, "paced": row.Median.Paced, "page": row.Median.Page} {
+			if l.MachineCPU <= l.ProxyCPU || l.P50 <= 0 || l.P99 < l.P50 || l.PerSecond <= 0 || (l.ProxyCPU > 0) != (row.Name != "direct") {
+				t.Errorf("%s, %s: %+v", row.Name, name, l)
+			}
+		}
+		secure := row.Name == "selvedge edge" || row.Name == "nginx" || row.Name == "HAProxy"
+		if s := row.Median.Stream; s.MachineCPU <= 0 || s.PerSecond <= 0 || (row.Median.TLSUpgradeCPU > 0) != secure {
+			t.Errorf("%s: %+v", row.Name, row.Median)
+		}
+	}
+	if len(report.Rows) != 6 || len(report.Musts) != 9 {
+		t.Errorf("%d contenders, %d musts", len(report.Rows), len(report.Musts))
+	}
+	checkOutput(t, report, "proxies", "selvedge edge", "HAProxy splice", "direct", "MET")
 }
 
 func TestPushShort(t *testing.T) {

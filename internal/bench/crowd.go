@@ -36,7 +36,7 @@ func startCrowd(env Env, n int) (*crowd, error) {
 }
 
 func startClients(env Env, name string) (*clients, error) {
-	cmd := exec.Command(env.Clients[0], env.Clients[1:]...)
+	cmd := exec.Command(env.Self, roleClients)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

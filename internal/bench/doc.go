@@ -1,11 +1,12 @@
 // Package bench measures the built binary beside others, all of it real processes on loopback.
 //
+//	report, err := bench.Proxies(ctx, env, bench.ProxiesDefaults())   // the edge beside five others: memory, processor time, latency
 //	report, err := bench.Sessions(ctx, env, bench.SessionsDefaults()) // the edge, nginx and HAProxy: what a session costs
 //	report, err := bench.Push(ctx, env, bench.PushDefaults())         // what a push costs with 1, 2 and 4 backends
 //	err = report.Table().WriteText(os.Stdout)
 //	err = bench.Save("bench/out", report)                             // JSON, and a plot as SVG
 //
-// `make bench-sessions` and `make bench-push` do just that, by way of cmd/bench.
+// `make bench`, `make bench-sessions` and `make bench-push` do just that, by way of cmd/bench.
 //
 // # Contract
 //
@@ -18,7 +19,7 @@
 //
 // # Limits
 //
-// Linux: memory and processor time are read from /proc. Clients are held by child processes of this program ([Clients]),
+// Linux: memory and processor time are read from /proc. Clients are held by child processes of this program ([Role]),
 // one descriptor and no goroutine per session; a process has as many sessions as its descriptor limit has room for. Everything is
 // bounded in number and in time; nothing outlives the call. DESIGN.md says how things are measured, and what is noise.
 package bench

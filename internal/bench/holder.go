@@ -52,6 +52,8 @@ func (p pipe) Close() error {
 type holder struct {
 	loop     *reactor.Loop
 	sessions []*session
+	raws     []*raw // of [Proxies]
+	load     *load  // under way
 	tally    Tally
 }
 

@@ -115,6 +115,31 @@ func parsePSS(rollup []byte) (int64, error) {
 	return 0, errors.New("smaps_rollup has no line Pss")
 }
 
+// kernelBytes is what the kernel holds of the machine's memory for itself: its objects (sockets, files, watches) and tables of pages.
+func kernelBytes() (int64, error) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	sum, found := int64(0), 0
+	for line := range strings.Lines(string(data)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if name != "Slab" && name != "KernelStack" && name != "PageTables" {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/meminfo: %w", err)
+		}
+		sum += kib << 10
+		found++
+	}
+	if found != 3 {
+		return 0, errors.New("/proc/meminfo lacks Slab, KernelStack or PageTables")
+	}
+	return sum, nil
+}
+
 // parentOf reads who started a process, from the fourth field of /proc/PID/stat, see proc_pid_stat(5).
 func parentOf(pid int) (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -20,8 +20,12 @@ type contender struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	// start brings it up in front of c's first backend and returns where it listens.
-	start func(ctx context.Context, c *cluster) (p *process, addr string, err error)
+	start start
+	// startTLS is the same with TLS for clients, by a certificate for P-256; nil: not measured.
+	startTLS start
 }
+
+type start func(ctx context.Context, c *cluster) (p *process, addr string, err error)
 
 // contenders finds all that take part. The error says which program is missing, and how to get it.
 func contenders(env Env) ([]contender, error) {
@@ -29,20 +33,43 @@ func contenders(env Env) ([]contender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s version: %w; build it with `make build`", env.Binary, err)
 	}
-	list := []contender{{Name: "selvedge edge", Version: firstLine(out), start: startEdge}}
+	list := []contender{{Name: "selvedge edge", Version: firstLine(out), start: startEdge, startTLS: startEdgeTLS}}
 	for _, p := range []peer{nginx, haproxy} {
-		path, err := p.find()
+		c, err := p.contender()
 		if err != nil {
 			return nil, err
 		}
-		version, err := exec.Command(path, "-v").CombinedOutput()
-		if err != nil {
-			return nil, fmt.Errorf("%s -v: %w", path, err)
-		}
-		list = append(list, contender{Name: p.name, Version: firstLine(version),
-			start: func(_ context.Context, c *cluster) (*process, string, error) { return p.start(path, c) }})
+		list = append(list, c)
 	}
 	return list, nil
+}
+
+// contender finds the program.
+func (p peer) contender() (contender, error) {
+	path, err := p.find()
+	if err != nil {
+		return contender{}, err
+	}
+	ask := p.version
+	if ask == "" {
+		ask = "-v"
+	}
+	version, err := exec.Command(path, ask).CombinedOutput()
+	if err != nil {
+		return contender{}, fmt.Errorf("%s %s: %w", path, ask, err)
+	}
+	found := contender{Name: p.name, Version: firstLine(version),
+		start: func(_ context.Context, c *cluster) (*process, string, error) { return p.start(path, c, nil) }}
+	if p.tls {
+		found.startTLS = func(_ context.Context, c *cluster) (*process, string, error) {
+			pair, err := c.certificate()
+			if err != nil {
+				return nil, "", err
+			}
+			return p.start(path, c, pair)
+		}
+	}
+	return found, nil
 }
 
 func firstLine(out []byte) string {
@@ -58,20 +85,40 @@ func startEdge(ctx context.Context, c *cluster) (*process, string, error) {
 	return e.process, e.addr, nil
 }
 
+func startEdgeTLS(ctx context.Context, c *cluster) (*process, string, error) {
+	pair, err := c.certificate()
+	if err != nil {
+		return nil, "", err
+	}
+	file := filepath.Join(c.dir, "edge.yaml")
+	text := fmt.Sprintf("listen:\n  - {addr: \"127.0.0.1:0\", tls: {certs: [{cert: %q, key: %q}]}}\n", pair.Cert, pair.Key)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, "", err
+	}
+	e, err := c.addEdge(ctx, "--config", file)
+	if err != nil {
+		return nil, "", err
+	}
+	return e.process, e.addr, nil
+}
+
 // peer is another proxy: a Debian package, and a configuration that does what the edge does: reads the user's id from the query,
 // hashes it onto a ring of (one) backends, passes it on in a header together with the client's address, keeps no log.
 type peer struct {
 	name, command, debian string
 	config                *template.Template
 	// args starts it on its configuration in dir, with the listening socket as descriptor 3.
-	args func(file, dir string) []string
-	env  []string
+	args    func(file, dir string) []string
+	env     []string
+	version string // the argument that asks for it; "": -v
+	more    string // lines of the configuration
+	tls     bool   // takes part with TLS too
 }
 
 // The listening socket is ours, bound to a port of the system's choice, and is handed down: a port that was free a moment
 // ago may be taken, and what connects before the peer is up waits in the backlog.
 var nginx = peer{
-	name: "nginx", command: "nginx", debian: "nginx-light",
+	name: "nginx", command: "nginx", debian: "nginx-light", tls: true,
 	env: []string{"NGINX=3;"}, // how a new nginx gets the sockets of the old one
 	args: func(file, dir string) []string {
 		return []string{"-p", dir, "-c", file, "-e", "stderr", "-g", "daemon off;"}
@@ -87,7 +134,8 @@ http {
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   upstream backends { hash $arg_user consistent; server {{.Backend}}; }
   server {
-    listen {{.Listen}} backlog=4096;
+    listen {{.Listen}}{{if .TLS}} ssl{{end}} backlog=4096;
+    {{with .TLS}}ssl_certificate {{.Cert}}; ssl_certificate_key {{.Key}};{{end}}
     location / {
       proxy_pass http://backends;
       proxy_http_version 1.1;
@@ -105,11 +153,12 @@ http {
 }
 
 var haproxy = peer{
-	name: "HAProxy", command: "haproxy", debian: "haproxy",
+	name: "HAProxy", command: "haproxy", debian: "haproxy", tls: true,
 	args: func(file, _ string) []string { return []string{"-db", "-f", file} },
 	config: template.Must(template.New("haproxy").Parse(`
 global
   nbthread {{.Processors}}
+  maxpipes 256
   maxconn {{.Sessions}}
 defaults
   mode http
@@ -118,8 +167,9 @@ defaults
   timeout client 1h
   timeout server 1h
   timeout tunnel 1h
+  {{.More}}
 frontend front
-  bind fd@3
+  bind fd@3{{with .TLS}} ssl crt {{.Both}}{{end}}
   maxconn {{.Sessions}}
   default_backend backends
 backend backends
@@ -130,7 +180,7 @@ backend backends
 `)),
 }
 
-func (p *peer) find() (string, error) {
+func (p peer) find() (string, error) {
 	path, err := exec.LookPath(p.command)
 	if err == nil {
 		return path, nil
@@ -142,7 +192,7 @@ func (p *peer) find() (string, error) {
 	return path, nil
 }
 
-func (p *peer) start(path string, c *cluster) (*process, string, error) {
+func (p peer) start(path string, c *cluster, secure *keyPair) (*process, string, error) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, "", err
@@ -159,18 +209,19 @@ func (p *peer) start(path string, c *cluster) (*process, string, error) {
 	var config bytes.Buffer
 	err = p.config.Execute(&config, map[string]any{
 		"Processors": runtime.NumCPU(), "Descriptors": limit, "Sessions": sessionsPerProxy(limit),
-		"Listen": addr, "Backend": c.backends[0].addr,
+		"Listen": addr, "Backend": c.backends[0].addr, "TLS": secure, "More": p.more,
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	file := filepath.Join(c.dir, p.command+".conf")
+	file := filepath.Join(c.dir, filepath.Base(path)+".conf")
 	if err := os.WriteFile(file, config.Bytes(), 0o600); err != nil {
 		return nil, "", err
 	}
 	cmd := exec.Command(path, p.args(file, c.dir)...)
 	cmd.Env = append(os.Environ(), p.env...)
-	cmd.ExtraFiles = []*os.File{socket} // becomes descriptor 3
+	cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+c.dir, "XDG_DATA_HOME="+c.dir) // where Caddy leaves files
+	cmd.ExtraFiles = []*os.File{socket}                                         // becomes descriptor 3
 	started, err := startProcess(p.name, cmd, "")
 	if err != nil {
 		return nil, "", err

@@ -17,8 +17,8 @@ import (
 type Env struct {
 	// Binary is the path of the selvedge under test.
 	Binary string
-	// Clients is the command that starts a process which runs [Clients].
-	Clients []string
+	// Self is the path of the calling program, which begins with [Role].
+	Self string
 	// Progress is told, in a line each, what goes on. It must not be nil.
 	Progress func(line string)
 }
@@ -94,10 +94,13 @@ func (c *cluster) publish(text string) error {
 	return os.Rename(c.registry+".new", c.registry)
 }
 
-// addEdge starts an edge in front of the backends and returns when it knows them.
-func (c *cluster) addEdge(ctx context.Context) (*frontDoor, error) {
+// addEdge starts an edge in front of the backends, with flags in place of a listener of its own, and returns when it knows them.
+func (c *cluster) addEdge(ctx context.Context, config ...string) (*frontDoor, error) {
 	name := fmt.Sprintf("edge %d", len(c.edges)+1)
-	p, err := c.start(name, "edge is listening", "edge", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	if config == nil {
+		config = []string{"--listen", "127.0.0.1:0"}
+	}
+	p, err := c.start(name, "edge is listening", append([]string{"edge", "--admin", "127.0.0.1:0"}, config...)...)
 	if err != nil {
 		return nil, err
 	}

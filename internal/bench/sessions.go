@@ -16,7 +16,7 @@ type SessionsConfig struct {
 
 // SessionsDefaults takes less than three minutes.
 func SessionsDefaults() SessionsConfig {
-	return SessionsConfig{Sessions: 4000, Rounds: 5, Total: 20_000}
+	return SessionsConfig{Sessions: 4000, Rounds: 5, Total: 60_000}
 }
 
 // SessionsShort takes seconds, and shows that everything works; its figures mean little.
@@ -25,7 +25,8 @@ func SessionsShort() SessionsConfig {
 }
 
 const (
-	warmUpSessions = 1200             // opened and closed before a round: code and buffers that all sessions share are there then, and the edge has tidied up
+	warmUpSessions = 200              // at once, opened and closed before a round: code and buffers that all sessions share are there then
+	warmUpTimes    = 6                // over: so many upgrades make the edge tidy up, as it does after the round
 	settleTimeout  = 5 * time.Second  // for memory to come to rest
 	echoTimeout    = 60 * time.Second // for all sessions to have their answer
 )
@@ -60,8 +61,9 @@ type TotalRow struct {
 	Edges      int     `json:"edges"`
 	Backends   int     `json:"backends"`
 	Clients    int     `json:"client_processes"`
-	Bytes      float64 `json:"user_bytes_per_session"` // of the edges
-	UpgradeCPU float64 `json:"cpu_us_per_upgrade"`     // of the edges
+	Bytes      float64 `json:"user_bytes_per_session"`   // of the edges
+	Kernel     float64 `json:"kernel_bytes_per_session"` // of the whole machine, for both connections of a session, all four ends
+	UpgradeCPU float64 `json:"cpu_us_per_upgrade"`       // of the edges
 	Seconds    float64 `json:"seconds_to_open"`
 }
 
@@ -138,11 +140,8 @@ func (row *SessionsRow) run(ctx context.Context, env Env, cfg SessionsConfig) (S
 	defer clients.kill()
 
 	at := func(int) string { return addr }
-	if err := hold(ctx, clients, min(warmUpSessions, cfg.Sessions), at); err != nil {
-		return r, fmt.Errorf("warm-up: %w\n%s", err, proxy.tail())
-	}
-	if err := clients.closeAll(ctx); err != nil {
-		return r, err
+	if err := warmUp(ctx, clients, min(warmUpSessions, cfg.Sessions), at); err != nil {
+		return r, fmt.Errorf("%w\n%s", err, proxy.tail())
 	}
 	before, err := settled(ctx, settleTimeout, proxy.pid())
 	if err != nil {
@@ -164,13 +163,21 @@ func (row *SessionsRow) run(ctx context.Context, env Env, cfg SessionsConfig) (S
 	return r, err
 }
 
-// hold opens n sessions and sees that they work.
-func hold(ctx context.Context, clients *crowd, n int, at func(user int) string) error {
-	if err := clients.open(ctx, 0, n, "/echo", false, at); err != nil {
-		return err
+// warmUp opens n sessions, sees that they work, and closes them, several times.
+func warmUp(ctx context.Context, clients *crowd, n int, at func(user int) string) error {
+	for range warmUpTimes {
+		err := clients.open(ctx, 0, n, "/echo", false, at)
+		if err == nil {
+			_, err = echoAll(ctx, clients, n)
+		}
+		if err != nil {
+			return fmt.Errorf("warm-up: %w", err)
+		}
+		if err := clients.closeAll(ctx); err != nil {
+			return err
+		}
 	}
-	_, err := echoAll(ctx, clients, n)
-	return err
+	return nil
 }
 
 // echoAll has each of n sessions send a message and get it back.
@@ -212,13 +219,14 @@ func holdTotal(ctx context.Context, env Env, cfg SessionsConfig) (*TotalRow, err
 	// Users come to the edges in blocks, and to the client processes in turn: each process connects to every edge.
 	at := func(user int) string { return cluster.edges[min(user/cfg.PerEdge, row.Edges-1)].addr }
 	inTurn := func(user int) string { return cluster.edges[user%row.Edges].addr }
-	if err := hold(ctx, clients, min(warmUpSessions*row.Edges, cfg.Total), inTurn); err != nil {
-		return nil, fmt.Errorf("warm-up: %w", err)
-	}
-	if err := clients.closeAll(ctx); err != nil {
+	if err := warmUp(ctx, clients, min(warmUpSessions*row.Edges, cfg.Total), inTurn); err != nil {
 		return nil, err
 	}
 	before, err := settled(ctx, settleTimeout, edges...)
+	if err != nil {
+		return nil, err
+	}
+	kernelBefore, err := kernelBytes()
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +240,11 @@ func holdTotal(ctx context.Context, env Env, cfg SessionsConfig) (*TotalRow, err
 	if err != nil {
 		return nil, err
 	}
+	kernelAfter, err := kernelBytes()
+	if err != nil {
+		return nil, err
+	}
+	row.Kernel = float64(kernelAfter-kernelBefore) / float64(cfg.Total)
 	if row.Echoed, err = echoAll(ctx, clients, cfg.Total); err != nil {
 		return nil, err
 	}

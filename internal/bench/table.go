@@ -54,9 +54,9 @@ func (r *SessionsReport) Table() *Table {
 	if x := r.Total; x != nil {
 		t.Notes = append(t.Notes, fmt.Sprintf(
 			"\nHeld at once: %s sessions (edges: %d, backends: %d, client processes: %d), opened in %.1f s; %s of them echoed.\n"+
-				"Edges: %s user-space bytes per session, %s CPU us per upgrade.",
+				"Edges: %s user-space bytes per session, %s CPU us per upgrade. The kernel, for both connections of a session with all four ends: %s bytes.",
 			thousands(float64(x.Held)), x.Edges, x.Backends, x.Clients, x.Seconds, thousands(float64(x.Echoed)),
-			thousands(x.Bytes), thousands(x.UpgradeCPU)))
+			thousands(x.Bytes), thousands(x.UpgradeCPU), thousands(x.Kernel)))
 	}
 	t.Notes = append(t.Notes, r.Machine.String())
 	return t

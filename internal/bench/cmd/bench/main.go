@@ -1,5 +1,5 @@
-// Command bench runs the side-by-side benchmarks of a built selvedge: `bench sessions` and `bench push`. It prints a table
-// and writes JSON and a plot. See the package bench for what is measured; `make bench-sessions` and `make bench-push` run it.
+// Command bench runs the side-by-side benchmarks of a built selvedge: `bench proxies`, `bench sessions` and `bench push`. It prints a table
+// and writes JSON and a plot. See the package bench for what is measured; `make bench`, `make bench-sessions` and `make bench-push` run it.
 package main
 
 import (
@@ -14,10 +14,14 @@ import (
 	"github.com/selvedge/selvedge/internal/bench"
 )
 
-// clientsCommand is how the program starts itself as a client process.
-const clientsCommand = "clients"
-
 func main() {
+	if is, err := bench.Role(os.Args[1:]); is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", os.Args[1], err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
@@ -29,12 +33,9 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("which one? bench sessions | push, with -help for its flags")
+		return fmt.Errorf("which one? bench proxies | sessions | push, with -help for its flags")
 	}
 	switch name := args[0]; name {
-	case clientsCommand:
-		signal.Ignore(os.Interrupt, syscall.SIGTERM) // the parent decides, and ends the input
-		return bench.Clients(os.Stdin, os.Stdout)
 	case "sessions":
 		flags, short, env, out := newFlags(name)
 		given := bench.SessionsDefaults()
@@ -46,6 +47,20 @@ func run(ctx context.Context, args []string) error {
 			given = bench.SessionsShort()
 		}
 		report, err := bench.Sessions(ctx, *env, given)
+		if err != nil {
+			return err
+		}
+		return show(report, *out)
+	case "proxies":
+		flags, short, env, out := newFlags(name)
+		given := bench.ProxiesDefaults()
+		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
+		flags.StringVar(&given.CaddyDir, "caddy", given.CaddyDir, "`DIRECTORY` of the module that builds Caddy; empty: without Caddy")
+		_ = flags.Parse(args[1:]) // exits on errors
+		if *short {
+			given = bench.ProxiesShort()
+		}
+		report, err := bench.Proxies(ctx, *env, given)
 		if err != nil {
 			return err
 		}
@@ -65,7 +80,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		return show(report, *out)
 	default:
-		return fmt.Errorf("%q is none of sessions, push", name)
+		return fmt.Errorf("%q is none of proxies, sessions, push", name)
 	}
 }
 
@@ -73,7 +88,7 @@ func run(ctx context.Context, args []string) error {
 func newFlags(name string) (flags *flag.FlagSet, short *bool, env *bench.Env, out *string) {
 	self, _ := os.Executable() // without it the first client process fails, and says so
 	env = &bench.Env{
-		Clients:  []string{self, clientsCommand},
+		Self:     self,
 		Progress: func(line string) { fmt.Fprintln(os.Stderr, line) },
 	}
 	flags = newFlagSet(name)
