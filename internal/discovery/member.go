@@ -95,7 +95,7 @@ type Member struct {
 	Incarnation uint64 // Unix nanoseconds at the process's start, larger at each start; 0: not ours
 	State       State
 	Health      Health
-	Addr        string // host:port that takes WebSocket and HTTP connections
+	Addr        string // host:port that takes WebSocket and HTTP connections, or unix:/PATH; see Network
 	RPCAddr     string // host:port of the push service; "": can be routed to, not pushed to
 	PublicURL   string // for dispatch; "": none
 	Weight      int    // 0 to MaxWeight; multiplies the member's points on the ring

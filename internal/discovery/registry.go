@@ -17,7 +17,7 @@ import (
 //	  chat:
 //	    - {id: b1, addr: "10.0.0.1:9000", rpc: "10.0.0.1:9100", weight: 2, state: serving}
 //
-// id and addr are required; without rpc a member cannot be pushed to; the weight is 1 and the state serving where they are not
+// id and addr are required, and addr can be unix:/PATH; without rpc a member cannot be pushed to; the weight is 1 and the state serving where they are not
 // given. It is read node by node, so that each error names its line and a misspelt key is one.
 
 // parseRegistry reads a registry file; name is what errors call it. Members are sorted by ID.
@@ -137,7 +137,11 @@ func registryMember(n *yaml.Node) (Member, error) {
 		case "id":
 			m.ID, err = text, validateID(text)
 		case "addr":
-			m.Addr, err = registryAddr(text)
+			if m.Addr = text; IsSocket(text) {
+				err = validateSocket(text)
+			} else {
+				m.Addr, err = registryAddr(text)
+			}
 		case "rpc":
 			m.RPCAddr, err = registryAddr(text)
 		case "weight":

@@ -16,6 +16,7 @@ services:
       addr: "[::1]:9000"
   game: &game
     - {id: g, addr: "h:1", weight: 0}
+    - {id: u, addr: "unix:/run/u.sock"}
   copy: *game
   empty: []
 `))
@@ -27,8 +28,8 @@ services:
 			{ID: "b1", Addr: "[::1]:9000", Weight: 1},
 			{ID: "b2", Addr: "10.0.0.2:9000", RPCAddr: "10.0.0.2:9100", Weight: 3, State: Draining},
 		},
-		"game":  {{ID: "g", Addr: "h:1"}},
-		"copy":  {{ID: "g", Addr: "h:1"}},
+		"game":  {{ID: "g", Addr: "h:1"}, {ID: "u", Addr: "unix:/run/u.sock", Weight: 1}},
+		"copy":  {{ID: "g", Addr: "h:1"}, {ID: "u", Addr: "unix:/run/u.sock", Weight: 1}},
 		"empty": {},
 	}
 	if len(got) != len(want) {
@@ -65,6 +66,7 @@ func TestParseRegistryErrors(t *testing.T) {
 		"no id":               {"services:\n  a:\n  - addr: h:1\n", "f.yaml:3: a member without id"},
 		"id twice":            {"services:\n  a:\n  - {id: a, addr: 'h:1'}\n  - {id: a, addr: 'h:2'}\n", "f.yaml:4: id \"a\" of service \"a\" stands in line 3"},
 		"bad addr":            {"services:\n  a:\n  - id: a\n    addr: h\n", "f.yaml:4: addr: \"h\" is not HOST:PORT"},
+		"bad socket":          {"services:\n  a:\n  - {id: a, addr: 'unix:x'}\n", "f.yaml:3: addr: "},
 		"addr without host":   {"services:\n  a:\n  - {id: a, addr: ':1'}\n", "no host"},
 		"bad rpc":             {"services:\n  a:\n  - {id: a, addr: 'h:1', rpc: 'h:0'}\n", "f.yaml:3: rpc: "},
 		"bad weight":          {"services:\n  a:\n  - {id: a, addr: 'h:1', weight: heavy}\n", "f.yaml:3: weight: \"heavy\""},

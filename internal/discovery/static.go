@@ -16,7 +16,7 @@ type Static struct {
 
 // NewStatic returns the source of the members in list: ID=HOST:PORT[/RPCPORT][*WEIGHT], separated by commas, IPv6 addresses in
 // brackets, blanks around an entry allowed. RPCPORT is the push service's on the same host; without it the member can be
-// routed to, not pushed to. The weight is 1 where none is given. An error names the entry and what is wrong with it.
+// routed to, not pushed to. ID=unix:/PATH[*WEIGHT] is a member behind a socket of this host. The weight is 1 where none is given. An error names the entry and what is wrong with it.
 func NewStatic(list string) (*Static, error) {
 	var members []Member
 	seen := make(map[string]int)
@@ -27,7 +27,7 @@ func NewStatic(list string) (*Static, error) {
 			err = fmt.Errorf("id %q stands in entry %d already", m.ID, seen[m.ID])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("backends, entry %d %q: %w; write ID=HOST:PORT[/RPCPORT][*WEIGHT]", i+1, clip(entry), err)
+			return nil, fmt.Errorf("backends, entry %d %q: %w; write ID=HOST:PORT[/RPCPORT][*WEIGHT] or ID=unix:/PATH[*WEIGHT]", i+1, clip(entry), err)
 		}
 		seen[m.ID] = i + 1
 		members = append(members, m)
@@ -67,6 +67,10 @@ func parseBackend(entry string) (Member, error) {
 		if m.Weight = w; validateWeight(w) != nil {
 			return m, validateWeight(w)
 		}
+	}
+	if IsSocket(addr) {
+		m.Addr = addr
+		return m, validateSocket(addr)
 	}
 	addr, rpcPort, found := strings.Cut(addr, "/")
 	host, port, err := splitAddr(addr)
