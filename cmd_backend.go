@@ -17,7 +17,7 @@ func newBackend(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backend",
 		Short: "Run the reference backend: a small real chat, and /echo",
-		Example: `  selvedge backend --id b1 --consul 127.0.0.1:8500
+		Example: `  selvedge backend --id b1 --listen 127.0.0.1:9000 --consul 127.0.0.1:8500
   selvedge backend --id b2 --listen 127.0.0.1:9001 --rpc 127.0.0.1:9101`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,6 +43,7 @@ func newBackend(g *global) *cobra.Command {
 	f.add(flags, "rpc", "backend.rpc.addr", "`ADDRESS` of the push service; never let clients reach it (default 127.0.0.1:9100)")
 	f.add(flags, "admin", "admin.addr", "`ADDRESS` of the operator's listener (default: none)")
 	f.add(flags, "advertise", "backend.advertise", "`HOST` under which others reach this backend (default: that of the listeners)")
+	f.add(flags, "public-url", "backend.public_url", "`URL` under which clients reach this backend without an edge, ws:// or wss:// (default: none)")
 	f.add(flags, "service", "backend.service", "`NAME` of the service (default default)")
 	f.add(flags, "weight", "backend.weight", "`N` times a member's share of users, 1 to 1000 (default 1)")
 	f.addMembership(flags)

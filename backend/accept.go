@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -31,7 +32,10 @@ type Refusal struct {
 	Text       string        // the body
 	RetryAfter time.Duration // in whole seconds, rounded up; 0: no Retry-After header
 
-	why string // this package's own: the edge tries the user's next member
+	// This package's own.
+	why    string // the edge tries the user's next member
+	reason string // why somebody is not believed; the answer is JSON then, and the refusal is counted
+	again  string // the URL where a direct client can have another ticket
 }
 
 // RefusedHeader tells the edge that it is the member and not the service that refuses an upgrade, and why: joining, draining,
@@ -51,12 +55,17 @@ func (b *Backend) Handler() http.Handler { return http.HandlerFunc(b.accept) }
 // accept is the life of a session until nobody waits for it any more: who, registered, agreed, answered 101, attached to its
 // loop. From then on there is no goroutine.
 func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
-	s, refusal := b.newSession(r)
+	again, refusal := b.believe(r)
+	var s *Session
+	var end time.Time
+	if refusal == nil {
+		s, end, refusal = b.newSession(r)
+	}
 	if refusal == nil {
 		refusal = b.admit()
 	}
 	if refusal != nil {
-		b.refuse(w, refusal)
+		b.refuse(w, misdirected(refusal, again))
 		return
 	}
 
@@ -72,7 +81,7 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	if refusal != nil {
 		s.end(Refused)
-		b.refuse(w, refusal)
+		b.refuse(w, misdirected(refusal, again))
 		return
 	}
 
@@ -106,7 +115,7 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 		b.wakeMover() // the edge could not reach the home, or sees another ring
 	}
 	loop := b.reactor.Loop()
-	if !loop.Post(func() { s.attach(fd, loop, early) }) {
+	if !loop.Post(func() { s.attach(fd, loop, early, end) }) {
 		_ = unix.Close(fd)
 		s.end(ConnectionLost)
 	}
@@ -148,20 +157,30 @@ func (b *Backend) askService(s *Session, r *http.Request) *Refusal {
 	return &Refusal{Status: http.StatusInternalServerError, Text: "internal error"}
 }
 
-// newSession reads who connects; nothing is registered yet.
-func (b *Backend) newSession(r *http.Request) (*Session, *Refusal) {
+// believe refuses what is no handshake, and who cannot show who they are. Where a direct client can have another ticket is said in
+// any case where it is known.
+func (b *Backend) believe(r *http.Request) (again string, refusal *Refusal) {
 	if refusal := checkHandshake(r); refusal != nil {
-		return nil, refusal
+		return "", refusal
 	}
+	return b.vouched(r)
+}
+
+// newSession reads who connects, and when the session is to end, if at all; nothing is registered yet.
+func (b *Backend) newSession(r *http.Request) (*Session, time.Time, *Refusal) {
 	head := identity.FromHTTP(r)
 	user, err := UserOf(r)
 	if err != nil {
-		return nil, &Refusal{Status: http.StatusBadRequest, Text: err.Error()}
+		return nil, time.Time{}, &Refusal{Status: http.StatusBadRequest, Text: err.Error()}
+	}
+	end, refusal := endOf(r)
+	if refusal != nil {
+		return nil, end, refusal
 	}
 	device, err := b.device.UserID(&head)
 	var unclear *identity.Error
 	if errors.As(err, &unclear) && unclear.Reason != identity.Missing {
-		return nil, &Refusal{Status: http.StatusBadRequest, Text: "device: " + unclear.Error()}
+		return nil, end, &Refusal{Status: http.StatusBadRequest, Text: "device: " + unclear.Error()}
 	}
 	s := &Session{
 		id:      b.prefix + strconv.FormatUint(b.lastSession.Add(1), 36),
@@ -174,7 +193,7 @@ func (b *Backend) newSession(r *http.Request) (*Session, *Refusal) {
 		strayed: b.isStrayed(r, user),
 		fd:      -1,
 	}
-	return s, nil
+	return s, end, nil
 }
 
 // PassedOverHeader lists, percent-encoded and by comma, the members that the edge tried in vain before this one.
@@ -191,7 +210,8 @@ func (b *Backend) isStrayed(r *http.Request, user string) bool {
 	return false
 }
 
-// UserOf returns the id of the user that a request is from, as the edge found it.
+// UserOf returns the id of the user that a request is from, as the edge found it. It can be believed in OnOpen, in [Config.HTTP] and
+// behind [Backend.FromEdges].
 func UserOf(r *http.Request) (string, error) {
 	values := r.Header.Values(UserHeader)
 	if len(values) != 1 {
@@ -225,7 +245,25 @@ func (b *Backend) refuse(w http.ResponseWriter, refusal *Refusal) {
 		header.Set("Upgrade", "websocket")
 		header.Set("Sec-WebSocket-Version", "13")
 	}
-	http.Error(w, refusal.Text, status)
+	if refusal.reason == "" {
+		http.Error(w, refusal.Text, status)
+		return
+	}
+	b.metrics.distrusts.WithLabelValues(refusal.reason).Inc()
+	switch status {
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", "Selvedge")
+	case http.StatusMisdirectedRequest:
+		header.Set("Location", refusal.again)
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(struct {
+		Error   string `json:"error"`
+		Reason  string `json:"reason"`
+		Resolve string `json:"resolve,omitempty"`
+	}{refusal.Text, refusal.reason, refusal.again}) // the client's loss if it is gone
 }
 
 // clientAddress is the first address of X-Forwarded-For, which the edge vouches for, else the peer's.

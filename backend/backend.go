@@ -17,6 +17,7 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/reactor"
@@ -29,6 +30,7 @@ type Backend struct {
 	cfg     Config
 	log     *zap.Logger
 	device  identity.Key
+	trust   *trust
 	prefix  string // of session and message ids
 	source  discovery.Source
 	view    *discovery.View
@@ -67,6 +69,10 @@ func New(cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend: %w", err)
 	}
+	trusted, err := newTrust(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("backend: %w", config.Under("backend.edge_secret_file", err))
+	}
 	watched := source
 	if cfg.StateDir != "" {
 		if watched, err = discovery.Remember(source, cfg.StateDir, cfg.Logger); err != nil {
@@ -78,6 +84,7 @@ func New(cfg Config) (*Backend, error) {
 		cfg:       cfg,
 		log:       cfg.Logger.With(zap.String("member", cfg.ID)),
 		prefix:    cfg.ID + "-" + strconv.FormatUint(now, 36) + "-",
+		trust:     trusted,
 		source:    source,
 		view:      discovery.NewView(cfg.Service, watched, cfg.Logger),
 		table:     newTable(),
@@ -166,6 +173,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	moving, stopMoving := context.WithCancel(ctx)
 	defer stopMoving()
 	group.Go(func() error { b.move(moving); return nil })
+	group.Go(func() error { b.followSecrets(serving); return nil })
 
 	announcing, withdraw := context.WithCancel(serving)
 	defer withdraw()
@@ -311,7 +319,7 @@ func serve(s *http.Server, ln net.Listener) error {
 // serveHTTP is what edges reach: upgrades become sessions, the rest is the service's.
 func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if !isUpgrade(r) && b.cfg.HTTP != nil {
-		b.cfg.HTTP.ServeHTTP(w, r)
+		b.FromEdges(b.cfg.HTTP).ServeHTTP(w, r)
 		return
 	}
 	b.accept(w, r)

@@ -21,6 +21,7 @@ const (
 	Overloaded                         // its write queue was full
 	TooBig                             // it sent a message above Config.MessageBytes
 	ProtocolError                      // it broke RFC 6455
+	Expired                            // the user's token ended
 	RateExceeded                       // it sent more than Limits.MessagesPerSecond
 	PingTimeout                        // it did not answer a ping within Config.PongTimeout
 	Panicked                           // a handler of the service panicked
@@ -42,6 +43,7 @@ var closeReasons = [...]struct {
 	Overloaded:      {"overloaded", 1013, "overloaded"},
 	TooBig:          {"too_big", ws.StatusMessageTooBig, "message too big"},
 	ProtocolError:   {"protocol", ws.StatusProtocolError, "protocol error"},
+	Expired:         {"expired", ws.StatusPolicyViolation, "token expired"},
 	RateExceeded:    {"rate", ws.StatusPolicyViolation, "too many messages"},
 	PingTimeout:     {"ping_timeout", ws.StatusInternalServerError, "ping timeout"},
 	Panicked:        {"panic", ws.StatusInternalServerError, "internal error"},

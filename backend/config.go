@@ -3,8 +3,11 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"time"
 
@@ -55,6 +58,16 @@ type Config struct {
 	// Advertise is the host under which others reach Listen and RPC. Default: the listeners' own hosts; for a Listen on all
 	// addresses, the address that Consul has of this node.
 	Advertise string
+	// EdgeSecretFile holds what this member shares with the edges: who says X-Selvedge-User must then sign it. Each line is at least 32 random
+	// bytes in base64 or hex; all are good, so that they can be changed one after the other, and a changed file counts within seconds.
+	// Default: none.
+	EdgeSecretFile string
+	// TrustedEdges are networks from where everything is believed without a signature: those that hold edges and nobody else. Off loopback
+	// this or EdgeSecretFile is needed. Default: loopback, where there is no EdgeSecretFile, else none.
+	TrustedEdges []netip.Prefix
+	// PublicURL is where clients reach Listen without an edge, ws:// or wss://, for those that ask an edge where to connect and come with a
+	// ticket. What ends TLS in front must pass paths on as they are. It needs EdgeSecretFile. Default: none; clients come through edges.
+	PublicURL string
 	// Weight multiplies the member's share of users, 1 to 1,000. Default 1.
 	Weight int
 	// Membership says where the members are found. The member announces itself there where the source can take it.
@@ -231,8 +244,42 @@ func (c Config) check() error {
 			problems = append(problems, config.Under(l.key, err))
 		}
 	}
+	if err := c.checkTrust(); err != nil {
+		problems = append(problems, err)
+	}
 	if host, _, err := net.SplitHostPort(c.RPC); err == nil && c.Advertise == "" && isWildcard(host) {
 		bad("backend.advertise", "needed, since backend.rpc.addr %s is no address that others can connect to; set it to this host's name or address", c.RPC)
+	}
+	return errors.Join(problems...)
+}
+
+// checkTrust sees to it that nobody can make a user up.
+func (c Config) checkTrust() error {
+	var problems []error
+	bad := func(key, format string, args ...any) {
+		problems = append(problems, config.Wrongf(key, format, args...))
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err != nil {
+		bad("backend.listen", "%q; want HOST:PORT or :PORT", c.Listen)
+	} else if ip := net.ParseIP(host); c.EdgeSecretFile == "" && len(c.TrustedEdges) == 0 && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		bad("backend.listen", "%s can be reached from outside, and whoever connects could be any user; set backend.edge_secret_file (EdgeSecretFile) to what "+
+			"the edges sign with, or backend.trusted_edges (TrustedEdges) to the networks that only edges are in, or listen on 127.0.0.1", c.Listen)
+	}
+	for i, network := range c.TrustedEdges {
+		if !network.IsValid() {
+			bad(fmt.Sprintf("backend.trusted_edges[%d]", i), "no network, like 10.0.0.0/8")
+		}
+	}
+	if c.PublicURL == "" {
+		return errors.Join(problems...)
+	}
+	switch u, err := url.Parse(c.PublicURL); {
+	case err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		bad("backend.public_url", "%q; want ws:// or wss://, a host, and no more than a path", c.PublicURL)
+	case c.EdgeSecretFile == "":
+		bad("backend.public_url", "clients that connect without an edge show tickets; set backend.edge_secret_file (EdgeSecretFile)")
+	case len(c.TrustedEdges) > 0:
+		bad("backend.public_url", "is set, and so is backend.trusted_edges: what passes clients on to this member would be believed like an edge; leave one out")
 	}
 	return errors.Join(problems...)
 }

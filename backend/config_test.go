@@ -1,7 +1,9 @@
 package backend
 
 import (
+	"errors"
 	"math"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -21,8 +23,8 @@ func TestConfigDefaults(t *testing.T) {
 		c.Metrics == nil || c.Logger == nil {
 		t.Errorf("defaults: %+v", c)
 	}
-	if err := c.check(); err != nil {
-		t.Errorf("the defaults are refused: %v", err)
+	if err := c.check(); err == nil || !strings.Contains(err.Error(), "edge_secret_file") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the defaults want to know whom to trust, and nothing else: %v", err)
 	}
 	if c := (Config{PingEvery: 4 * time.Second}).withDefaults(); c.PongTimeout != 2*time.Second {
 		t.Errorf("pinged every 4 s, the answer is waited for %v", c.PongTimeout)
@@ -72,10 +74,19 @@ func TestConfigCheck(t *testing.T) {
 		{"RPC everywhere", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = ":9100", "t", "p" }, []string{"backend.advertise"}},
 		{"RPC everywhere, advertised", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken, c.Advertise = ":9100", "t", "p", "h" }, nil},
 		{"RPC is no address", func(c *Config) { c.RPC = "nine" }, []string{"no host:port"}},
+		{"off loopback", func(c *Config) { c.Listen = "10.0.0.1:9000" }, []string{"backend.listen", "backend.edge_secret_file", "backend.trusted_edges", "127.0.0.1"}},
+		{"off loopback by name", func(c *Config) { c.Listen = "b1.example.com:9000" }, []string{"backend.listen"}},
+		{"off loopback, secret", func(c *Config) { c.Listen, c.EdgeSecretFile = ":9000", "f" }, nil},
+		{"off loopback, networks", func(c *Config) { c.Listen, c.TrustedEdges = ":9000", loopback }, nil},
+		{"no network", func(c *Config) { c.TrustedEdges = make([]netip.Prefix, 1) }, []string{"backend.trusted_edges[0]"}},
+		{"public URL", func(c *Config) { c.PublicURL, c.EdgeSecretFile = "wss://b1.example.com/b1", "f" }, nil},
+		{"public URL, no secret", func(c *Config) { c.PublicURL = "wss://b1.example.com" }, []string{"edge_secret_file"}},
+		{"public URL, networks", func(c *Config) { c.PublicURL, c.EdgeSecretFile, c.TrustedEdges = "wss://h", "f", loopback }, []string{"backend.public_url", "leave one out"}},
+		{"public URL of HTTP", func(c *Config) { c.PublicURL, c.EdgeSecretFile = "https://h", "f" }, []string{"ws:// or wss://"}},
 		{"admin off loopback", func(c *Config) { c.Admin = ":8081" }, []string{"admin.token_file"}},
 		{"admin off loopback, token", func(c *Config) { c.Admin, c.AdminToken = ":8081", "t" }, nil},
 	} {
-		c := Config{ID: "b1"}.withDefaults()
+		c := Config{ID: "b1", Listen: "127.0.0.1:9000"}.withDefaults()
 		test.change(&c)
 		err := c.check()
 		if (err == nil) != (test.want == nil) {
@@ -101,9 +112,14 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := New(Config{ID: "b1"}); err == nil {
 		t.Error("no membership, and no error")
 	}
-	cfg := Config{ID: "b1", Membership: Membership{Memory: discovery.NewMemory()}, Metrics: prometheus.NewRegistry()}
+	cfg := Config{ID: "b1", Listen: "127.0.0.1:0", Membership: Membership{Memory: discovery.NewMemory()}, Metrics: prometheus.NewRegistry()}
 	if _, err := New(cfg); err != nil {
 		t.Fatal(err)
+	}
+	secretless := cfg
+	secretless.EdgeSecretFile = "/does/not/exist"
+	if _, err := New(secretless); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a secret file that is not there: %v", err)
 	}
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "metrics") {
 		t.Errorf("two members, one registry: %v", err)

@@ -2,7 +2,8 @@
 // to by user id.
 //
 //	b, err := backend.New(backend.Config{
-//		Membership: backend.Membership{Consul: &backend.Consul{}},
+//		Membership:     backend.Membership{Consul: &backend.Consul{}},
+//		EdgeSecretFile: "/etc/selvedge/secret", // as the edges have it
 //		OnMessage: func(s *backend.Session, m backend.Message) {
 //			b.Push(context.Background(), "bob", m) // wherever bob is
 //		},
@@ -16,5 +17,6 @@
 // with the same message id reaches no session twice. What this package can and cannot promise while members come and go stands in
 // DESIGN.md.
 //
-// Requests are believed to come from edges: keep Listen where clients cannot reach it.
+// Whose requests they are is an edge's word. Off loopback it must be signed ([Config.EdgeSecretFile]) or come from a network where only
+// edges are ([Config.TrustedEdges]); a client that connects by itself shows a ticket that an edge gave it ([Config.PublicURL]).
 package backend

@@ -174,7 +174,7 @@ func TestHandlerOutsideRun(t *testing.T) {
 	if err := m.stop(); err != nil {
 		t.Fatal(err)
 	}
-	idle, err := backend.New(backend.Config{ID: "x", Membership: backend.Membership{Memory: c.registry}})
+	idle, err := backend.New(backend.Config{ID: "x", Listen: "127.0.0.1:0", Membership: backend.Membership{Memory: c.registry}})
 	if err != nil {
 		t.Fatal(err)
 	}

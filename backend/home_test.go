@@ -15,7 +15,7 @@ import (
 
 func newIdle(t *testing.T, change func(*Config)) *Backend {
 	t.Helper()
-	cfg := Config{ID: "b1", Membership: Membership{Memory: discovery.NewMemory()}}
+	cfg := Config{ID: "b1", Listen: "127.0.0.1:0", Membership: Membership{Memory: discovery.NewMemory()}}
 	if change != nil {
 		change(&cfg)
 	}

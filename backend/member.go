@@ -19,6 +19,7 @@ func (b *Backend) announceState(state discovery.State, incarnation uint64) {
 		State:       state,
 		Addr:        b.advertised(b.addr, true),
 		RPCAddr:     b.advertised(b.rpcAddr, false),
+		PublicURL:   b.cfg.PublicURL,
 		Weight:      b.cfg.Weight,
 	}
 }

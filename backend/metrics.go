@@ -10,6 +10,7 @@ import (
 // metrics holds the counters of one member. All labels are there at zero from the start; none holds a user.
 type metrics struct {
 	closes      *prometheus.CounterVec
+	distrusts   *prometheus.CounterVec
 	pushes      *prometheus.CounterVec
 	pushSeconds prometheus.Observer
 	forwards    prometheus.Counter
@@ -40,6 +41,8 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts(name("session_closes_total", "Sessions ended, by reason.")),
 			[]string{"reason"}),
+		distrusts: prometheus.NewCounterVec(prometheus.CounterOpts(name("distrusts_total",
+			"Requests refused since it could not be shown who they are from, by reason.")), []string{"reason"}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts(name("pushes_total", "Pushes that senders sent to this member, by outcome.")),
 			[]string{"outcome"}),
 		pushSeconds: seconds,
@@ -58,6 +61,9 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	for reason := range closeReasons {
 		m.closes.WithLabelValues(CloseReason(reason).String())
 	}
+	for _, reason := range distrusts() {
+		m.distrusts.WithLabelValues(reason)
+	}
 	for death := homing.SaidGoodbye; death <= homing.Heard; death++ {
 		m.deaths.WithLabelValues(death.String())
 	}
@@ -66,7 +72,7 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
+	return m, register(registry, m.closes, m.distrusts, m.pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
 		sessions, b.view.Metrics())
 }
 

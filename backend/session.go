@@ -36,6 +36,7 @@ type Session struct {
 	reg     reactor.Registration
 	loop    *reactor.Loop
 	beat    *reactor.Timer // of the next ping, or of the end of the wait for an answer; nil without pings
+	expiry  *reactor.Timer // of the end of the user's token; nil where none is known
 
 	mu       sync.Mutex // guards what follows
 	state    sessionState
@@ -124,8 +125,8 @@ func (s *Session) startDeflating() {
 }
 
 // attach gives an accepted session its descriptor; it runs on the session's loop. early holds bytes that the client sent
-// right behind its request.
-func (s *Session) attach(fd int, loop *reactor.Loop, early []byte) {
+// right behind its request; end is when it is to be closed, or zero.
+func (s *Session) attach(fd int, loop *reactor.Loop, early []byte, end time.Time) {
 	s.loop = loop
 	reg, err := loop.Register(fd, s)
 	if err != nil {
@@ -147,6 +148,7 @@ func (s *Session) attach(fd int, loop *reactor.Loop, early []byte) {
 	}
 	s.flush()
 	s.startPings()
+	s.endAt(end)
 	if len(early) > 0 && !s.ended {
 		s.take(early)
 	}
@@ -204,8 +206,10 @@ func (s *Session) end(reason CloseReason) {
 	}
 	s.ended = true
 	s.reg.Unregister()
-	if s.beat != nil {
-		s.beat.Stop()
+	for _, timer := range []*reactor.Timer{s.beat, s.expiry} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	s.mu.Lock()
 	if s.state < closing || reason == Refused {

@@ -45,7 +45,12 @@ func handshake(user string, lines ...string) string {
 
 func (m *member) socket(t *testing.T) *socket {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", m.Addr().String(), 5*time.Second)
+	return dialSocket(t, m.Addr().String())
+}
+
+func dialSocket(t *testing.T, addr string) *socket {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

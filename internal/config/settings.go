@@ -123,14 +123,19 @@ type AccessLog struct {
 
 // Backend is for `selvedge backend`.
 type Backend struct {
-	ID           string `koanf:"id"`
-	Listen       string `koanf:"listen"`
-	Advertise    string `koanf:"advertise"`
-	Service      string `koanf:"service"`
-	Weight       int    `koanf:"weight"`
-	OnMove       string `koanf:"on_move"`
-	Move         Move   `koanf:"move"`
-	RPC          RPC    `koanf:"rpc"`
+	ID        string `koanf:"id"`
+	Listen    string `koanf:"listen"`
+	Advertise string `koanf:"advertise"`
+	PublicURL string `koanf:"public_url"` // under which clients reach this member by itself
+	Service   string `koanf:"service"`
+	Weight    int    `koanf:"weight"`
+	OnMove    string `koanf:"on_move"`
+	Move      Move   `koanf:"move"`
+	RPC       RPC    `koanf:"rpc"`
+
+	EdgeSecretFile string   `koanf:"edge_secret_file" is:"file"` // shared with the edges, which sign with it
+	TrustedEdges   []string `koanf:"trusted_edges"`              // networks of edges that are believed without a signature
+
 	MessageBytes int    `koanf:"message_bytes"`
 	QueueBytes   int    `koanf:"queue_bytes"`
 	OnFull       string `koanf:"on_full"` // close, drop

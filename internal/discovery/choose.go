@@ -118,7 +118,7 @@ func memberOf(e *api.ServiceEntry, name string, report func(format string, args 
 		}
 	}
 	if text := meta[metaPublicURL]; text != "" {
-		if u, err := url.Parse(text); err != nil || u.Scheme == "" || u.Host == "" {
+		if !isPublicURL(text) {
 			report("%s %q is not a URL with scheme and host: taken for none", metaPublicURL, clip(text))
 		} else {
 			m.PublicURL = text
@@ -145,4 +145,9 @@ func healthOf(checks api.HealthChecks) Health {
 		return Warning
 	}
 	return Critical
+}
+
+func isPublicURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme != "" && u.Host != ""
 }

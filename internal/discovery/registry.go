@@ -17,8 +17,9 @@ import (
 //	  chat:
 //	    - {id: b1, addr: "10.0.0.1:9000", rpc: "10.0.0.1:9100", weight: 2, state: serving}
 //
-// id and addr are required, and addr can be unix:/PATH; without rpc a member cannot be pushed to; the weight is 1 and the state serving where they are not
-// given. It is read node by node, so that each error names its line and a misspelt key is one.
+// id and addr are required, and addr can be unix:/PATH; without rpc a member cannot be pushed to; the weight is 1 and the state serving where
+// they are not given; public_url is where clients reach the member without an edge. It is read node by node, so that each error names its
+// line and a misspelt key is one.
 
 // parseRegistry reads a registry file; name is what errors call it. Members are sorted by ID.
 func parseRegistry(name string, data []byte) (map[string][]Member, error) {
@@ -144,6 +145,10 @@ func registryMember(n *yaml.Node) (Member, error) {
 			}
 		case "rpc":
 			m.RPCAddr, err = registryAddr(text)
+		case "public_url":
+			if m.PublicURL = text; !isPublicURL(text) {
+				err = fmt.Errorf("%q is not a URL with scheme and host", clip(text))
+			}
 		case "weight":
 			if m.Weight, err = strconv.Atoi(text); err != nil {
 				err = fmt.Errorf("%q is not a number", clip(text))
@@ -153,7 +158,7 @@ func registryMember(n *yaml.Node) (Member, error) {
 		case "state":
 			m.State, err = ParseState(text)
 		default:
-			return lineErrorf(key, "unknown key %q; a member has id, addr, rpc, weight, state", clip(key.Value))
+			return lineErrorf(key, "unknown key %q; a member has id, addr, rpc, weight, state, public_url", clip(key.Value))
 		}
 		if err != nil {
 			return lineErrorf(value, "%s: %w", key.Value, err)

@@ -151,18 +151,3 @@ func CutTicket(query string) (rest, ticket string, found bool) {
 	}
 	return strings.TrimSuffix(query[:at], "&"), query[at+len(mark):], true
 }
-
-// Redacted is a query as logs may show it: no ticket can be read in it.
-func Redacted(query string) string {
-	const mark = TicketParameter + "="
-	if !strings.Contains(query, mark) {
-		return query
-	}
-	parts := strings.Split(query, "&")
-	for i, part := range parts {
-		if strings.HasPrefix(part, mark) {
-			parts[i] = mark + "-"
-		}
-	}
-	return strings.Join(parts, "&")
-}

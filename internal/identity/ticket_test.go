@@ -120,12 +120,6 @@ func TestCutTicket(t *testing.T) {
 		if rest != want[0] || ticket != want[1] {
 			t.Errorf("%q: %q, %q", query, rest, ticket)
 		}
-		if strings.Contains(Redacted(query), "abc") && found {
-			t.Errorf("%q: logs show %q", query, Redacted(query))
-		}
-	}
-	if got := Redacted("user=alice&selvedge_ticket=abc&x=1"); got != "user=alice&selvedge_ticket=-&x=1" {
-		t.Errorf("redacted: %q", got)
 	}
 }
 

@@ -21,7 +21,7 @@ type world struct {
 	lan      *lan       // nil: all hosts are loopback, and nothing can be cut
 	consul   *testkit.Consul
 	registry string // Consul's address for the members
-	config   string // file of the backends
+	config   string // file of the backends and edges
 	token    string // of their RPC
 	backends []*node
 	edges    []*node
@@ -94,10 +94,11 @@ func (w *world) configure(s setup) {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	token := filepath.Join(dir, "token")
-	w.config = filepath.Join(dir, "backend.yaml")
-	text := fmt.Sprintf("backend:\n  rpc: {token_file: %q, peer_token_file: %q}\n  move: {spread: %v, max_per_second: %v}\n",
-		token, token, s.spread, s.maxPerSecond)
-	for path, text := range map[string]string{token: w.token, w.config: text} {
+	secret := filepath.Join(dir, "secret")
+	w.config = filepath.Join(dir, "selvedge.yaml")
+	text := fmt.Sprintf("backend:\n  rpc: {token_file: %q, peer_token_file: %q}\n  edge_secret_file: %q\n  move: {spread: %v, max_per_second: %v}\n"+
+		"services: {default: {edge_secret_file: %q}}\n", token, token, secret, s.spread, s.maxPerSecond, secret)
+	for path, text := range map[string]string{token: w.token, secret: strings.Repeat("5e", 32), w.config: text} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			w.t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func (w *world) startBackend(b *node) {
 func (w *world) startEdge(e *node) {
 	e.busy = true
 	e.host.enter(func() {
-		e.process = start(w.t, e.id, "edge", "--listen", e.host.listen, "--admin", "127.0.0.1:0", "--consul", w.registry)
+		e.process = start(w.t, e.id, "edge", "--config", w.config, "--listen", e.host.listen, "--admin", "127.0.0.1:0", "--consul", w.registry)
 	})
 	w.when(func() bool { return e.logged("edge is listening") }, func() { e.busy = false })
 }
