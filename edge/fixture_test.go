@@ -54,6 +54,14 @@ type running struct {
 	t    *testing.T
 	stop context.CancelFunc
 	done chan error
+	port int // the listener that clients connect to, by its place in Config.Listen
+}
+
+// at is r by another listener.
+func (r *running) at(port int) *running {
+	other := *r
+	other.port = port
+	return &other
 }
 
 // start runs an edge on free ports and waits until it knows its members, if it is to have any. What change does is done before it runs.
@@ -233,7 +241,7 @@ type client struct {
 
 func (r *running) dial() *client {
 	r.t.Helper()
-	conn, err := net.Dial("tcp", r.Addr().String())
+	conn, err := net.Dial("tcp", r.addrs[r.port].String())
 	if err != nil {
 		r.t.Fatal(err)
 	}

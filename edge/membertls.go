@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
 
@@ -27,14 +28,14 @@ func (t *MemberTLS) clientConfig() (*tls.Config, error) {
 	if t.CA != "" {
 		pool, err := loadPool(t.CA)
 		if err != nil {
-			return nil, err
+			return nil, config.Under("ca", err)
 		}
 		c.RootCAs = pool
 	}
 	if t.Cert != "" || t.Key != "" {
 		pair, err := Cert{t.Cert, t.Key}.load()
 		if err != nil {
-			return nil, err
+			return nil, config.Under("cert", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

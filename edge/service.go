@@ -77,8 +77,8 @@ func (d *dialError) ours() bool {
 	return false
 }
 
-// dial connects to addr, a member's, within the service's connect timeout, TLS and all. Every error is a *dialError and has been counted, unless ctx
-// has ended.
+// dial connects to addr, a member's, within the service's connect timeout, TLS and all. Every error is a *dialError and has been counted,
+// unless ctx has ended.
 func (s *service) dial(ctx context.Context, addr string, from ends) (net.Conn, error) {
 	until := time.Now().Add(s.cfg.ConnectTimeout)
 	conn, err := s.sources.dial(ctx, addr, until)
@@ -101,8 +101,12 @@ func (p *pool) unreachable(addr string, err error) *dialError {
 	return &dialError{err}
 }
 
-// endedEarly tells whether err is a connection that ended or was reset by the member.
+// endedEarly tells whether err is a connection that ended or was reset by the member. With TLS 1.3 a member that does not take our
+// certificate says so after the handshake, by an alert.
 func endedEarly(err error) bool {
+	if alert := (*net.OpError)(nil); errors.As(err, &alert) && alert.Op == "remote error" {
+		return true
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE)
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 // TLS is how a listener talks to clients: TLS 1.2 or later with Go's choice of ciphers, HTTP/2 and HTTP/1.1. The files are read by New.
@@ -37,30 +39,30 @@ func (t *TLS) serverConfig() (*tls.Config, error) {
 		DynamicRecordSizingDisabled: true,
 	}
 	if len(t.Certs) == 0 {
-		return nil, errors.New("TLS.Certs is empty: name a certificate and its key")
+		return nil, config.Wrongf("certs", "none: name a certificate and its key")
 	}
-	for _, files := range t.Certs {
+	for i, files := range t.Certs {
 		pair, err := files.load()
 		if err != nil {
-			return nil, err
+			return nil, config.Under(fmt.Sprintf("certs[%d]", i), err)
 		}
 		c.Certificates = append(c.Certificates, pair)
 	}
 	if t.ClientCA != "" {
 		pool, err := loadPool(t.ClientCA)
 		if err != nil {
-			return nil, err
+			return nil, config.Under("client_ca", err)
 		}
 		c.ClientCAs, c.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	}
 	if t.TicketKeys != "" {
 		text, err := os.ReadFile(t.TicketKeys)
 		if err != nil {
-			return nil, fmt.Errorf("ticket keys: %w", err)
+			return nil, config.Under("ticket_keys", err)
 		}
 		keys, err := ticketKeys(string(text))
 		if err != nil {
-			return nil, fmt.Errorf("ticket keys: %s: %w", t.TicketKeys, err)
+			return nil, config.Under("ticket_keys", fmt.Errorf("%s: %w", t.TicketKeys, err))
 		}
 		c.SetSessionTicketKeys(keys)
 	}
@@ -70,7 +72,7 @@ func (t *TLS) serverConfig() (*tls.Config, error) {
 func (f Cert) load() (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
-		return pair, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
+		return pair, fmt.Errorf("%s with the key %s: %w", f.Cert, f.Key, err)
 	}
 	return pair, nil
 }
@@ -78,11 +80,11 @@ func (f Cert) load() (tls.Certificate, error) {
 func loadPool(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("certificate authorities: %w", err)
+		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("certificate authorities: %s holds no certificate in PEM", file)
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
 	}
 	return pool, nil
 }
@@ -125,7 +127,7 @@ func serverConfigs(listeners []Listener) ([]*tls.Config, error) {
 		}
 		c, err := l.TLS.serverConfig()
 		if err != nil {
-			return nil, fmt.Errorf("Listen[%d]: %w", i, err)
+			return nil, config.Under(fmt.Sprintf("listen[%d].tls", i), err)
 		}
 		configs[i] = c
 	}

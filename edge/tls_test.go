@@ -17,10 +17,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/testkit"
 )
@@ -127,12 +129,17 @@ func secureListener(certs ...Cert) Listener {
 func (r *running) sendTLS(cfg *tls.Config, text string) *client {
 	r.t.Helper()
 	c := r.dial()
-	over := tls.Client(c.Conn, cfg)
-	c.Conn, c.br = over, bufio.NewReader(over)
+	c.over(cfg)
 	if _, err := io.WriteString(c, text); err != nil {
 		r.t.Fatal(err)
 	}
 	return c
+}
+
+// over goes on over TLS.
+func (c *client) over(cfg *tls.Config) {
+	over := tls.Client(c.Conn, cfg)
+	c.Conn, c.br = over, bufio.NewReader(over)
 }
 
 func (c *client) state() tls.ConnectionState { return c.Conn.(*tls.Conn).ConnectionState() }
@@ -372,7 +379,7 @@ func TestTLSFilesAreNamed(t *testing.T) {
 		tls  TLS
 		want string
 	}{
-		"no certificate":    {TLS{}, "Certs is empty"},
+		"no certificate":    {TLS{}, "none: name"},
 		"missing":           {TLS{Certs: []Cert{{"nowhere.pem", good.Key}}}, "nowhere.pem"},
 		"another's key":     {TLS{Certs: []Cert{{good.Cert, other.Key}}}, other.Key},
 		"no authority":      {TLS{Certs: []Cert{good}, ClientCA: good.Key}, "holds no certificate"},
@@ -380,8 +387,42 @@ func TestTLSFilesAreNamed(t *testing.T) {
 		"keys that are not": {TLS{Certs: []Cert{good}, TicketKeys: good.Key}, "line 1"},
 	} {
 		_, err := New(Config{Listen: []Listener{{Addr: ":0", TLS: &c.tls}}, Membership: members()})
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "Listen[0]") {
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "listen[0].tls.") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What the file says of TLS and the PROXY protocol arrives; an empty tls is none.
+func TestTLSFromSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "edge.yaml")
+	err := os.WriteFile(file, []byte(`
+listen:
+  - {addr: ":443", tls: {certs: [{cert: a.pem, key: a.key}, {cert: b.pem, key: b.key}], client_ca: ca.pem, ticket_keys: keys}, proxy_protocol: true}
+  - {addr: ":80", tls: {}, redirect_https: true}
+backends: b1=127.0.0.1:1
+services:
+  default: {tls: {ca: ca.pem, cert: e.pem, key: e.key, server_name: m.test}, proxy_protocol: v2}
+  other: {tls: {}}
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := config.Load(config.Sources{File: file, Env: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := FromSettings(settings, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := &TLS{Certs: []Cert{{"a.pem", "a.key"}, {"b.pem", "b.key"}}, ClientCA: "ca.pem", TicketKeys: "keys"}
+	want := []Listener{{Addr: ":443", TLS: secure, ProxyProtocol: true}, {Addr: ":80", RedirectHTTPS: true}}
+	if !reflect.DeepEqual(cfg.Listen, want) {
+		t.Errorf("listen %+v", cfg.Listen)
+	}
+	own, other := cfg.Services["default"], cfg.Services["other"]
+	if own.TLS == nil || *own.TLS != (MemberTLS{"ca.pem", "e.pem", "e.key", "m.test"}) || own.ProxyProtocol != ProxyV2 || other.TLS != nil {
+		t.Errorf("services %+v, %+v", own, other)
 	}
 }
