@@ -31,7 +31,7 @@ test: deps consul js build ## every test, on real parts; installs or builds what
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
-	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring .
+	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C backend/testdata/porting/before .
 	@echo '== modules'; go mod tidy -diff
 	@echo '== lint'; $(BIN)/golangci-lint run ./...
 	@echo '== generated code'; ./internal/tools/generate.sh check
@@ -64,7 +64,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps:
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 
