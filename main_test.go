@@ -40,6 +40,10 @@ func TestUsageErrors(t *testing.T) {
 	if err := os.WriteFile(routes, []byte("backends: b1=127.0.0.1:1\nroutes:\n  - {path: /}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
+	if err := os.WriteFile(wrong, []byte("routes:\n  - {path: /}\n  - {path: x}\nbackend: {id: b1, weight: 2000}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for line, says := range map[string]string{
 		"no-such-command": "unknown command",
 		"ring nope":       "unknown command",
@@ -53,6 +57,12 @@ func TestUsageErrors(t *testing.T) {
 		"edge --key nonsense --backends b1=127.0.0.1:1":            "query:NAME",
 		"edge --consul 127.0.0.1:1 --backends b1=127.0.0.1:1":      "exactly one",
 		"edge --config " + config:                                  "edge.yaml:3: routes[0].pth",
+		"check":                                                    "--config",
+		"check --config " + config:                                 "edge.yaml:3: routes[0].pth",
+		"check --config " + wrong:                                  "wrong.yaml:3: routes[1].path",
+		"check --config  " + wrong:                                 "wrong.yaml:4: backend.weight", // both parts, at once
+		"edge --config " + wrong:                                   "wrong.yaml:3: routes[1].path",
+		"backend --config " + wrong:                                "wrong.yaml:4: backend.weight",
 		"edge --config /no/such/file":                              "/no/such/file",
 		"edge --service x --config " + routes:                      "routes",
 		"backend --weight 2000 --backends b1=127.0.0.1:1":          "1 to 1,000",
@@ -113,6 +123,21 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	visit(newRoot())
+}
+
+func TestCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "edge.yaml")
+	text := "listen: [{addr: ':8080'}]\nbackends: b1=127.0.0.1:1\nroutes: [{path: /, service: chat}, {path: /a, service: chat}]\nbackend: {id: b7}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, code := execute(t, "check", "--config", file)
+	if want := file + ": good: an edge with 1 listener and 2 routes to 1 service (chat); backend b7\n"; code != 0 || stdout != want {
+		t.Errorf("exit code %d, %q, %q; want %q", code, stdout, stderr, want)
+	}
+	if stdout, _, code := execute(t, "check", "--schema"); code != 0 || !strings.Contains(stdout, `"trusted_proxies"`) {
+		t.Errorf("--schema: exit code %d, %.100q", code, stdout)
+	}
 }
 
 func TestOwnerFromAList(t *testing.T) {

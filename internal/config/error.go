@@ -51,6 +51,9 @@ func Under(key string, err error) error {
 	return &Error{Key: key, Text: err.Error(), cause: err}
 }
 
+// Has tells whether the file, the environment or a flag says something of a key.
+func (s *Settings) Has(key string) bool { return s.has(key) }
+
 // Wrong is an error about a key of these settings.
 func (s *Settings) Wrong(key, text string) error {
 	e := &Error{Key: key, Text: text}

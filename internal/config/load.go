@@ -58,6 +58,7 @@ func Load(from Sources) (*Settings, error) {
 	if err != nil {
 		return nil, decodeError(s, err)
 	}
+	s.has = k.Exists
 	s.refer(reflect.ValueOf(s))
 	return s, nil
 }

@@ -7,24 +7,25 @@ import (
 )
 
 // Settings is the file's shape; its keys are the koanf tags. What is absent is zero, and takes the default of the package it is for. A field with the
-// tag is:"file" names a file whose change is a change of the configuration, too.
+// tag is:"file" names a file whose change is a change of the configuration, too. The tags and the comments make the schema; see [Schema].
 type Settings struct {
 	Listen         []Listen           `koanf:"listen"`
 	Admin          Admin              `koanf:"admin"`
 	Consul         *Consul            `koanf:"consul"`
 	Backends       string             `koanf:"backends"` // ID=HOST:PORT[/RPCPORT][*WEIGHT],...
 	Registry       string             `koanf:"registry"` // path of a registry file
-	Routes         []Route            `koanf:"routes"`
+	Routes         []Route            `koanf:"routes"`   // default: one that takes every host and path
 	Services       map[string]Service `koanf:"services"`
 	Limits         Limits             `koanf:"limits"`
 	AccessLog      AccessLog          `koanf:"access_log"`
-	TrustedProxies []string           `koanf:"trusted_proxies"`
+	TrustedProxies []string           `koanf:"trusted_proxies"` // addresses and networks whose word on X-Forwarded-* is taken
 	Backend        Backend            `koanf:"backend"`
-	Engine         string             `koanf:"engine"`
-	Name           string             `koanf:"name"` // X-Selvedge-Edge
-	StateDir       string             `koanf:"state_dir"`
-	DrainTimeout   time.Duration      `koanf:"drain_timeout"`
+	Engine         string             `koanf:"engine" oneof:"auto splice copy"` // how tunnels move bytes
+	Name           string             `koanf:"name"`                            // X-Selvedge-Edge
+	StateDir       string             `koanf:"state_dir"`                       // directory for what must be known after a restart
+	DrainTimeout   time.Duration      `koanf:"drain_timeout"`                   // how long sessions may go on after SIGTERM; default 60s
 
+	has      func(key string) bool
 	file     string // for errors; "": none
 	document yaml.Node
 	seen     map[string]content // the files that were read, this one and those that it names
@@ -32,9 +33,9 @@ type Settings struct {
 
 // Listen is one address that clients connect to.
 type Listen struct {
-	Addr          string `koanf:"addr"`
+	Addr          string `koanf:"addr"` // host:port; port 0: any free one
 	TLS           *TLS   `koanf:"tls"`
-	ProxyProtocol bool   `koanf:"proxy_protocol"`
+	ProxyProtocol bool   `koanf:"proxy_protocol"` // connections begin with a PROXY header, from trusted_proxies
 	RedirectHTTPS bool   `koanf:"redirect_https"` // of one without TLS
 }
 
@@ -79,12 +80,12 @@ type Consul struct {
 
 // Route sends requests to a service.
 type Route struct {
-	Host      string        `koanf:"host"`
-	Path      string        `koanf:"path"`
-	Service   string        `koanf:"service"`
-	Key       string        `koanf:"key"`
-	Timeout   time.Duration `koanf:"timeout"`
-	BodyBytes int64         `koanf:"body_bytes"`
+	Host      string        `koanf:"host"`       // chat.example.com, *.example.com, or none: any
+	Path      string        `koanf:"path"`       // prefix, compared after percent-decoding; default /
+	Service   string        `koanf:"service"`    // default: default
+	Key       string        `koanf:"key"`        // who the user is: query:NAME, header:NAME, cookie:NAME, path:N, jwt:CLAIM, ip, none; several by comma
+	Timeout   time.Duration `koanf:"timeout"`    // of plain HTTP, to the first byte of the answer; default 60s
+	BodyBytes int64         `koanf:"body_bytes"` // largest request body; 0: no limit
 
 	RequestHeaders  FieldRules `koanf:"request_headers"`
 	ResponseHeaders FieldRules `koanf:"response_headers"`
@@ -98,21 +99,21 @@ type FieldRules struct {
 
 // Service is how the members of a service are treated: by an edge, but for PanicThreshold, which counts wherever they are watched.
 type Service struct {
-	OnMove          string        `koanf:"on_move"` // keep, close
-	ConnectTimeout  time.Duration `koanf:"connect_timeout"`
-	ResponseTimeout time.Duration `koanf:"response_timeout"`
-	Retries         int           `koanf:"retries"`
+	OnMove          string        `koanf:"on_move" oneof:"keep close"` // what becomes of sessions whose user has another owner now
+	ConnectTimeout  time.Duration `koanf:"connect_timeout"`            // to one member; default 1s
+	ResponseTimeout time.Duration `koanf:"response_timeout"`           // for the head of the answer to an upgrade; default 5s
+	Retries         int           `koanf:"retries"`                    // successors tried after the owner; default 2, below 0: none
 	EdgeSecretFile  string        `koanf:"edge_secret_file" is:"file"` // shared with the members; it signs requests to them
 	TLS             *MemberTLS    `koanf:"tls"`
-	ProxyProtocol   string        `koanf:"proxy_protocol"` // v1, v2
+	ProxyProtocol   string        `koanf:"proxy_protocol" oneof:"v1 v2"` // the PROXY header that members get; none: none
 	SourceAddresses []string      `koanf:"source_addresses"`
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 
 // Limits are per process.
 type Limits struct {
-	Sessions    int `koanf:"sessions"`
-	HeaderBytes int `koanf:"header_bytes"`
+	Sessions    int `koanf:"sessions"`     // 0: what the limit of descriptors leaves room for
+	HeaderBytes int `koanf:"header_bytes"` // largest request head; default 16384
 }
 
 // AccessLog is where an edge writes a line for each session and request.
@@ -129,7 +130,7 @@ type Backend struct {
 	PublicURL string `koanf:"public_url"` // under which clients reach this member by itself
 	Service   string `koanf:"service"`
 	Weight    int    `koanf:"weight"`
-	OnMove    string `koanf:"on_move"`
+	OnMove    string `koanf:"on_move" oneof:"range all keep"` // which sessions move when the ring changes
 	Move      Move   `koanf:"move"`
 	RPC       RPC    `koanf:"rpc"`
 
@@ -138,7 +139,7 @@ type Backend struct {
 
 	MessageBytes int    `koanf:"message_bytes"`
 	QueueBytes   int    `koanf:"queue_bytes"`
-	OnFull       string `koanf:"on_full"` // close, drop
+	OnFull       string `koanf:"on_full" oneof:"close drop"` // what happens when queue_bytes are reached
 
 	Limits      BackendLimits `koanf:"limits"`
 	Compress    bool          `koanf:"compress"`
