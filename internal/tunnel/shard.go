@@ -42,7 +42,7 @@ type shard struct {
 func newShard(r *Relay, l *reactor.Loop) *shard {
 	s := &shard{relay: r, loop: l}
 	if r.cfg.IdleTimeout > 0 {
-		s.sweeping = l.AfterFunc(s.sweepEvery(), s.sweep)
+		l.Post(func() { s.sweeping = l.AfterFunc(s.sweepEvery(), s.sweep) }) // here it could fire before it is noted
 	}
 	return s
 }
