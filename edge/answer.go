@@ -15,7 +15,16 @@ const (
 	badUser        reason = "bad_user"
 	badHandshake   reason = "bad_handshake"    // of TLS
 	badProxyHeader reason = "bad_proxy_header" // or a stranger on a listener with the PROXY protocol
+	noToken        reason = "no_token"
+	badToken       reason = "bad_token"
+	unknownKey     reason = "unknown_key" // a token by a key that the issuer does not publish
+	noKeys         reason = "no_keys"     // the issuer has not been reached yet
 	noRoute        reason = "no_route"
+	denied         reason = "denied"     // by address
+	badOrigin      reason = "bad_origin" // of the page
+	userFull       reason = "per_user"
+	addressFull    reason = "per_ip"
+	paced          reason = "upgrades_per_second"
 	headTooBig     reason = "head_too_big"
 	bodyTooBig     reason = "body_too_big"
 	full           reason = "full"        // the session limit
@@ -29,7 +38,8 @@ const (
 )
 
 // reasons lists all, so that each is a metric from the start.
-var reasons = []reason{badRequest, badUser, badHandshake, badProxyHeader, noRoute, headTooBig, bodyTooBig, full, exhausted, draining, noMember, unreachable,
+var reasons = []reason{badRequest, badUser, noToken, badToken, unknownKey, noKeys, badHandshake, badProxyHeader, noRoute, denied, badOrigin,
+	userFull, addressFull, paced, headTooBig, bodyTooBig, full, exhausted, draining, noMember, unreachable,
 	badAnswer, backendTooLate, clientGone}
 
 // statusClientGone is what metrics count for a client that left early, as nginx does; nobody is there to read it.
@@ -84,8 +94,11 @@ func (e *Edge) refuse(w http.ResponseWriter, x *exchange, no *refusal) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	if no.status == http.StatusServiceUnavailable {
+	switch no.status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		h.Set("Retry-After", retryAfter())
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", x.challenge)
 	}
 	if no.close || x.upgrade {
 		h.Set("Connection", "close") // what a client sent after a refused upgrade is no HTTP

@@ -11,6 +11,7 @@ import (
 type attempt struct {
 	x       *exchange
 	request *http.Request
+	claim   claim       // given back with the place
 	accept  string      // the Sec-WebSocket-Accept that the 101 must carry
 	header  http.Header // the fields for the backend
 	walk    walk
@@ -24,27 +25,40 @@ type attempt struct {
 	until  time.Time // for the answer
 }
 
-// admit decides whether r may become a session, and whose: it must be an upgrade, there must be room, and a route, a user and a member.
-// With a refusal nothing is held.
-func (e *Edge) admit(r *http.Request, x *exchange) (*attempt, *refusal) {
+// admit decides whether r may become a session, and whose: it must be an upgrade, there must be room, and a route, a user and a member, and
+// no limit in the way. With a refusal nothing is held.
+func (e *Edge) admit(r *http.Request, x *exchange) (a *attempt, no *refusal) {
 	accept, no := checkUpgrade(r)
 	if no != nil {
 		return nil, no
 	}
+	if !x.live.gate.allowsOrigin(r.Header["Origin"]) {
+		return nil, refuseOrigin
+	}
 	if no := e.sessions.take(); no != nil {
 		return nil, no
 	}
+	var counts claim
+	defer func() {
+		if no != nil {
+			e.sessions.give(counts)
+		}
+	}()
 	if no := x.resolve(r); no != nil {
-		e.sessions.give()
 		return nil, no
 	}
 	svc := x.route.service
 	snap := svc.view.Snapshot()
 	if snap.Ring.Len() == 0 {
-		e.sessions.give()
 		return nil, refuseNoMember
 	}
-	return &attempt{x: x, request: r, accept: accept, header: e.backendHeader(r, x), walk: svc.walk(snap, x.user)}, nil
+	if counts, no = e.sessions.claim(&x.live.gate, svc.name, x.user, x.head.Client); no != nil {
+		return nil, no
+	}
+	if !e.pace.Allow() { // last, so that only those who are let in count
+		return nil, refusePaced
+	}
+	return &attempt{x: x, request: r, claim: counts, accept: accept, header: e.backendHeader(r, x), walk: svc.walk(snap, x.user)}, nil
 }
 
 func (a *attempt) service() *service { return a.x.route.service }

@@ -49,16 +49,20 @@ type Config struct {
 	Routes   []Route                  // reloadable; default: one that takes every host and path
 	Services map[string]ServiceConfig // reloadable; by name; a service without an entry has the defaults
 
+	Auth Auth // reloadable; whose tokens are believed; default: none, and then no route's key may be jwt:CLAIM
+
 	Membership Membership
 
 	Engine       string        // how tunnels move bytes: "auto" (default), "copy" or "splice"
 	DrainTimeout time.Duration // reloadable; how long sessions may go on when Run's context has ended; default 60 s, negative: not at all
 	HeaderBytes  int           // reloadable; largest request head, in bytes; default 16,384
 	Sessions     int           // reloadable; most sessions at once; default, and upper bound: what the descriptor limit allows
+	IdleTimeout  time.Duration // after which a session is ended that has moved no byte either way; default: never. Pings count
 	Name         string        // X-Selvedge-Edge; default: the host's name
 	StateDir     string        // directory for the members last known, for a start while the registry is away; default: none
 
 	AccessLog AccessLog // one line per session and request; default: none
+	Admission Admission // reloadable; who may come in, and how many; default: whoever comes
 
 	// TrustedProxies are the networks whose word on X-Forwarded-*, Forwarded and X-Request-Id is taken. Default: none.
 	// Reloadable.
@@ -173,6 +177,9 @@ func (c Config) withDefaults() Config {
 	c.Listen = slices.Clone(c.Listen)
 	c.Routes = slices.Clone(c.Routes)
 	c.TrustedProxies = slices.Clone(c.TrustedProxies)
+	c.Auth.Algorithms = slices.Clone(c.Auth.Algorithms)
+	c.Admission.Origins = slices.Clone(c.Admission.Origins)
+	c.Admission.Allow, c.Admission.Deny = slices.Clone(c.Admission.Allow), slices.Clone(c.Admission.Deny)
 	c.Services = maps.Clone(c.Services)
 	if c.Services == nil {
 		c.Services = make(map[string]ServiceConfig)
@@ -237,7 +244,7 @@ func (c Config) check() error {
 	}
 	under("admin", c.Admin.check())
 	for i, r := range c.Routes {
-		under(fmt.Sprintf("routes[%d]", i), r.check())
+		under(fmt.Sprintf("routes[%d]", i), r.check(c.Auth.isSet()))
 	}
 	for name, s := range c.Services {
 		key := "services." + name
@@ -271,6 +278,10 @@ func (c Config) check() error {
 	if c.Sessions < 0 {
 		wrong("limits.sessions", "%d: want 0 (as many as there are descriptors for) or more", c.Sessions)
 	}
+	if c.IdleTimeout < 0 {
+		wrong("limits.idle_timeout", "%v is negative; leave it out for no limit", c.IdleTimeout)
+	}
+	under("limits", c.Admission.check())
 	if !validFieldValue(c.Name) || strings.TrimSpace(c.Name) != c.Name {
 		wrong("name", "%q: cannot stand in a header field", c.Name)
 	}
@@ -282,7 +293,7 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-func (r Route) check() error {
+func (r Route) check(canVerify bool) error {
 	if host, _ := strings.CutPrefix(r.Host, "*."); strings.ContainsAny(host, "*/:@ ") || r.Host == "*." {
 		return config.Wrongf("host", "%q: want a name without port, *. before a name, or nothing for any host", r.Host)
 	}
@@ -302,7 +313,7 @@ func (r Route) check() error {
 		return config.Under("response_headers", err)
 	}
 	key, err := identity.ParseKey(r.Key)
-	if err == nil && key.NeedsAuth() {
+	if err == nil && key.NeedsAuth() && !canVerify {
 		err = fmt.Errorf("%q: %w", r.Key, identity.ErrNeedsAuth)
 	}
 	if err != nil {

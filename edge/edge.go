@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/reactor"
@@ -36,6 +37,7 @@ type Edge struct {
 	live       atomic.Pointer[live] // never nil
 	sessions   *sessions
 	tidy       *tidy
+	pace       *rate.Limiter // of upgrades
 	transports transports
 
 	reloading sync.Mutex // held by Reload, one after the other, and by Run when reloads must be over
@@ -78,6 +80,7 @@ func New(cfg Config) (*Edge, error) {
 		failed:     make(chan error, 1),
 		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
 		tidy:       newTidy(),
+		pace:       rate.NewLimiter(rate.Inf, 1),
 		transports: transports{pool: make(map[transportKey]*http.Transport)},
 		ready:      make(chan struct{}),
 
@@ -162,7 +165,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 		closeAll(listeners, admin)
 		return err
 	}
-	relay, err := tunnel.NewRelay(tunnel.Config{Reactor: loops, Engine: e.engine})
+	relay, err := tunnel.NewRelay(tunnel.Config{Reactor: loops, Engine: e.engine, IdleTimeout: e.cfg.IdleTimeout})
 	if err != nil {
 		closeAll(listeners, admin)
 		return errors.Join(err, loops.Close())
@@ -185,6 +188,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	for _, s := range e.live.Load().services {
 		e.move(s)
 	}
+	e.verify(e.live.Load().auth)
 	e.mu.Unlock()
 	e.running.Go(func() { e.tidy.run(work) })
 	public := e.publicServer(work)

@@ -15,11 +15,16 @@ type exchange struct {
 	live    *live // the configuration that this request is treated by from start to end
 	trusted bool  // the peer is a trusted proxy
 	upgrade bool
+	mayWait bool // a goroutine of its own is on it, and no loop
 	head    identity.RequestHead
 
 	// Known once resolve has returned nil.
 	route *route
 	user  string // "": none
+
+	expires       time.Time // of the user's token; zero: never
+	challenge     string    // of a 401
+	tokenProtocol bool      // the token came as a subprotocol
 
 	// For the access log.
 	logged   bool          // there will be a line
@@ -40,6 +45,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	x := e.begin(r)
+	x.mayWait = true
 	switch {
 	case x.redirects(r, c):
 		e.redirect(w, r, x)
@@ -70,8 +76,11 @@ func (e *Edge) begin(r *http.Request) *exchange {
 	return x
 }
 
-// resolve finds the route and the user.
+// resolve finds the route and the user, if this client may ask at all.
 func (x *exchange) resolve(r *http.Request) *refusal {
+	if !x.live.gate.admits(x.head.Client) {
+		return refuseDenied
+	}
 	if r.Method == http.MethodConnect || r.URL.Opaque != "" || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https" {
 		return refuseTarget
 	}
@@ -85,12 +94,7 @@ func (x *exchange) resolve(r *http.Request) *refusal {
 	if x.route = x.live.routes.find(x.head.Host, path); x.route == nil {
 		return refuseNoRoute
 	}
-	user, err := x.route.key.UserID(&x.head)
-	if err != nil {
-		return &refusal{http.StatusBadRequest, badUser, err.Error(), true}
-	}
-	x.user = user
-	return nil
+	return x.identify(r)
 }
 
 // asks notes that a member is asked, and hears that it has answered.

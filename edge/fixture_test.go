@@ -55,6 +55,8 @@ type running struct {
 	stop context.CancelFunc
 	done chan error
 	port int // the listener that clients connect to, by its place in Config.Listen
+
+	clients *clients
 }
 
 // at is r by another listener.
@@ -85,7 +87,7 @@ func start(t *testing.T, cfg Config, change ...func(*Edge)) *running {
 		f(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{Edge: e, t: t, stop: cancel, done: make(chan error, 1)}
+	r := &running{Edge: e, t: t, stop: cancel, done: make(chan error, 1), clients: new(clients)}
 	go func() { r.done <- e.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -252,7 +254,12 @@ func (r *running) dial() *client {
 	return r.client(conn)
 }
 
-func (r *running) client(conn net.Conn) *client { return &client{conn, r.t, bufio.NewReader(conn)} }
+func (r *running) client(conn net.Conn) *client {
+	r.clients.mu.Lock()
+	defer r.clients.mu.Unlock()
+	r.clients.open = append(r.clients.open, conn)
+	return &client{conn, r.t, bufio.NewReader(conn)}
+}
 
 // send sends text on a new connection.
 func (r *running) send(text string) *client {
@@ -316,7 +323,10 @@ func (c *client) refused(status int) string {
 	if ct := answer.Header.Get("Content-Type"); ct != "application/json" {
 		c.t.Errorf("Content-Type %q", ct)
 	}
-	if after := answer.Header.Get("Retry-After"); (after != "") != (status == http.StatusServiceUnavailable) {
+	if challenge := answer.Header.Get("WWW-Authenticate"); (challenge != "") != (status == http.StatusUnauthorized) {
+		c.t.Errorf("WWW-Authenticate %q in a %d", challenge, status)
+	}
+	if after := answer.Header.Get("Retry-After"); (after != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		c.t.Errorf("Retry-After %q in a %d", after, status)
 	}
 	return says.Error
@@ -344,7 +354,7 @@ func (r *running) nothingLeft(do func()) {
 	do()
 	testkit.Eventually(r.t, patience, func() error {
 		r.sessions.mu.Lock()
-		held := r.sessions.held
+		held := r.sessions.held + len(r.sessions.claims) + len(r.sessions.users) + len(r.sessions.networks)
 		r.sessions.mu.Unlock()
 		if f, g := descriptors(r.t), runtime.NumGoroutine(); f > fds || g > goroutines || held != 0 || r.Sessions() != 0 {
 			return fmt.Errorf("%d descriptors, %d goroutines, %d places, %d sessions; at first %d and %d", f, g, held, r.Sessions(), fds, goroutines)
@@ -385,4 +395,19 @@ func (r *running) admin(method, path, token string) (int, string) {
 		r.t.Fatal(err)
 	}
 	return answer.StatusCode, string(body)
+}
+
+// clients are the connections to an edge that a test has made.
+type clients struct {
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// hangUp closes the connections of all clients.
+func (r *running) hangUp() {
+	r.clients.mu.Lock()
+	defer r.clients.mu.Unlock()
+	for _, c := range r.clients.open {
+		_ = c.Close()
+	}
 }

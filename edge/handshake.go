@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/selvedge/selvedge/internal/identity"
 )
 
 const (
@@ -224,10 +226,13 @@ func checkFields(h http.Header) string {
 }
 
 // switchHead is the backend's 101 as the client is to read it.
-func switchHead(answer *http.Response, rules *fieldRules) []byte {
+func switchHead(answer *http.Response, x *exchange) []byte {
 	h := answer.Header
 	removeHopByHop(h)
-	rules.response(h)
+	x.route.response.response(h)
+	if x.tokenProtocol && h["Sec-Websocket-Protocol"] == nil { // browsers want one of what they have offered, and the backend saw no token
+		h["Sec-Websocket-Protocol"] = []string{identity.TokenProtocol}
+	}
 	delete(h, "Content-Length")
 	h["Connection"] = []string{"Upgrade"}
 	h["Upgrade"] = []string{"websocket"}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // hopByHop are the fields that belong to one connection, RFC 9110 section 7.6.1, and the older ones that proxies have always dropped;
@@ -33,6 +34,9 @@ func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
 
 	if x.user != "" {
 		h["X-Selvedge-User"] = []string{percentEncode(x.user)}
+	}
+	if !x.expires.IsZero() {
+		h["X-Selvedge-Expires"] = []string{x.expires.UTC().Format(time.RFC3339)}
 	}
 	h["X-Selvedge-Edge"] = []string{e.cfg.Name}
 	h["X-Request-Id"] = []string{x.id}

@@ -255,7 +255,7 @@ func (e *Edge) abandon(a *attempt) {
 	if a.conn != nil {
 		_ = a.conn.Close()
 	}
-	e.sessions.give()
+	e.sessions.give(a.claim)
 	e.metrics.refusals.WithLabelValues(string(clientGone)).Inc()
 	e.metrics.upgraded(a.service().name, statusClientGone, a.x.started)
 	a.x.refused = clientGone

@@ -15,18 +15,24 @@ type live struct {
 	headerBytes  int
 	proxies      []netip.Prefix // trusted
 	tls          []*tls.Config  // of the listeners, by their place in Config.Listen; nil: without
+	auth         *auth          // nil: no tokens
+	gate         gate
 	adminToken   string
 	drainTimeout time.Duration
 }
 
 // newLive compiles cfg, which has its defaults and was checked; services holds every service that its routes name. It reads the
 // files that cfg names, and opens and starts nothing, so that a live which is not used after all leaves nothing behind.
-func newLive(cfg Config, services map[string]*service) (*live, error) {
+func newLive(cfg Config, services map[string]*service, tokens *auth) (*live, error) {
 	table, err := newRoutes(cfg.Routes, services)
 	if err != nil {
 		return nil, err
 	}
 	secure, err := serverConfigs(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	gate, err := newGate(cfg.Admission)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +42,8 @@ func newLive(cfg Config, services map[string]*service) (*live, error) {
 		headerBytes:  cfg.HeaderBytes,
 		proxies:      cfg.TrustedProxies,
 		tls:          secure,
+		auth:         tokens,
+		gate:         gate,
 		adminToken:   cfg.Admin.Token,
 		drainTimeout: cfg.DrainTimeout,
 	}, nil

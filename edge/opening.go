@@ -276,7 +276,7 @@ func (o *opening) answer(ev reactor.Events) {
 
 // join makes the session: the member's head has size bytes.
 func (o *opening) join(answer *http.Response, size int) {
-	e, a, head := o.lane.intake.edge, o.attempt, switchHead(answer, &o.attempt.x.route.response)
+	e, a, head := o.lane.intake.edge, o.attempt, switchHead(answer, o.attempt.x)
 	n, err := reactor.Write(o.client.fd, head)
 	if errors.Is(err, reactor.ErrAgain) {
 		n, err = 0, nil
@@ -297,7 +297,7 @@ func (o *opening) join(answer *http.Response, size int) {
 		member.Early = bytes.Clone(head[n:])
 	}
 	o.leave()
-	err = e.sessions.join(e, a.service(), a.x.user, a.member, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
+	err = e.sessions.join(e, a, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
 		return e.relay.Load().JoinOn(o.lane.loop, client, member, e.access.session(a.x, ended))
 	})
 	if err != nil {

@@ -61,6 +61,7 @@ func (c Config) needsRestart(next Config) error {
 	same("admin.addr", c.Admin.Addr == next.Admin.Addr)
 	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(c.Membership, next.Membership))
 	same("engine", c.Engine == next.Engine)
+	same("limits.idle_timeout", c.IdleTimeout == next.IdleTimeout)
 	same("state_dir", c.StateDir == next.StateDir)
 	same("name", c.Name == next.Name)
 	same("access_log", c.AccessLog == next.AccessLog)
@@ -119,7 +120,15 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 		}
 		services[name] = s
 	}
-	next, err := newLive(cfg, services)
+	var last *auth
+	if l := e.live.Load(); l != nil {
+		last = l.auth
+	}
+	tokens, err := newAuth(cfg.Auth, last, cfg.Logger)
+	if err != nil {
+		return undo(err)
+	}
+	next, err := newLive(cfg, services, tokens)
 	if err != nil {
 		return undo(err)
 	}
@@ -138,11 +147,14 @@ func (e *Edge) install(next *live, cfg Config) {
 		s.departed.Store(false)
 		s.outliers.expect(s.cfg)
 	}
+	e.verify(next.auth)
 	e.mu.Unlock()
 	e.awaitMembers(next)
+	e.awaitKeys(next.auth)
 
 	last := e.live.Swap(next)
 	e.sessions.bound(sessionLimit(descriptorLimit(), cfg.Sessions))
+	setPace(e.pace, cfg.Admission.UpgradesPerSecond)
 	if last == nil {
 		return
 	}
@@ -159,6 +171,9 @@ func (e *Edge) install(next *live, cfg Config) {
 		if now == nil {
 			s.departed.Store(true)
 		}
+	}
+	if a := last.auth; a != nil && a != next.auth && a.stop != nil {
+		a.stop()
 	}
 	e.transports.keep(next)
 	e.retire()

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"math"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -10,14 +11,17 @@ import (
 
 // sessions are the places that the edge has, and who sits there: upgrades under way and open sessions.
 type sessions struct {
-	mu     sync.Mutex
-	limit  int           // of places
-	held   int           // places taken
-	joined int           // open sessions
-	open   session       // sentinel of the ring of open sessions
-	cut    bool          // every session is to end: those that open now too
-	closed bool          // no place is given any more
-	empty  chan struct{} // closed once closed is set and held is 0
+	mu       sync.Mutex
+	limit    int                  // of places
+	held     int                  // places taken
+	claims   map[*session]claim   // of open sessions, where there were limits when they began
+	users    map[string]int       // sessions, and upgrades under way, of each user that has any, where there is a limit
+	networks map[netip.Prefix]int // the same of addresses
+	joined   int                  // open sessions
+	open     session              // sentinel of the ring of open sessions
+	cut      bool                 // every session is to end: those that open now too
+	closed   bool                 // no place is given any more
+	empty    chan struct{}        // closed once closed is set and held is 0
 }
 
 // session is an open session, in the list that [sessions.cutAll] walks: a few pointers, no map entry, no goroutine.
@@ -44,7 +48,10 @@ func sessionLimit(descriptors uint64, configured int) int {
 }
 
 func newSessions(limit int) *sessions {
-	s := &sessions{limit: limit, empty: make(chan struct{})}
+	s := &sessions{
+		limit: limit, empty: make(chan struct{}),
+		claims: make(map[*session]claim), users: make(map[string]int), networks: make(map[netip.Prefix]int),
+	}
 	s.open.prev, s.open.next = &s.open, &s.open
 	return s
 }
@@ -63,7 +70,7 @@ func (s *sessions) most() int {
 	return s.limit
 }
 
-// take reserves a place; give returns it.
+// take reserves a place; give returns it, with what its holder counts towards.
 func (s *sessions) take() *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,9 +84,10 @@ func (s *sessions) take() *refusal {
 	return nil
 }
 
-func (s *sessions) give() {
+func (s *sessions) give(c claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.disclaim(c)
 	s.giveLocked()
 }
 
@@ -90,16 +98,18 @@ func (s *sessions) giveLocked() {
 	}
 }
 
-// join makes a session of user's ("": nobody's) at a member out of what open joins, and of the place that the caller has taken, which it
-// gives back when the session ends, or at once when the error is not nil. It calls open once, with what the relay is to call at the end.
-func (s *sessions) join(e *Edge, svc *service, user string, at candidate,
-	open func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error),
-) error {
+// join makes a session of an attempt out of what open joins, and of the place that the attempt holds, which it gives back when the
+// session ends, or at once when the error is not nil. It calls open once, with what the relay is to call at the end.
+func (s *sessions) join(e *Edge, a *attempt, open func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error)) error {
+	svc := a.service()
 	one := &session{of: e, service: svc}
 	e.tidy.upgraded()
 	svc.open.Add(1)
-	svc.mover.add(one, user, at)
+	svc.mover.add(one, a.x.user, a.member)
 	s.mu.Lock()
+	if a.claim != (claim{}) {
+		s.claims[one] = a.claim
+	}
 	s.joined++
 	one.prev, one.next = s.open.prev, &s.open
 	one.prev.next, one.next.prev = one, one
@@ -136,6 +146,10 @@ func (s *sessions) remove(one *session) {
 	}
 	one.prev.next, one.next.prev = one.next, one.prev
 	one.done = true
+	if c, limited := s.claims[one]; limited {
+		delete(s.claims, one)
+		s.disclaim(c)
+	}
 	s.giveLocked()
 }
 

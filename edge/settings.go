@@ -18,12 +18,20 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	cfg := Config{
 		Membership: membership, Engine: s.Engine, DrainTimeout: s.DrainTimeout, HeaderBytes: s.Limits.HeaderBytes,
 		Sessions: s.Limits.Sessions, Name: s.Name, StateDir: s.StateDir, Logger: log,
+		IdleTimeout: s.Limits.IdleTimeout,
+		Admission: Admission{
+			PerUser: s.Limits.PerUser, PerAddress: s.Limits.PerIP, UpgradesPerSecond: s.Limits.UpgradesPerSecond, Origins: s.Limits.Origins,
+		},
 		Admin:     Admin{Addr: s.Admin.Addr},
 		AccessLog: AccessLog{Path: s.AccessLog.Path, Sample: s.AccessLog.Sample},
 		Services:  make(map[string]ServiceConfig),
 	}
 	if cfg.Admin.Token, err = s.Token("admin.token_file", s.Admin.TokenFile); err != nil {
 		return cfg, err
+	}
+	cfg.Auth = Auth{JWKS: s.Auth.JWKS, Issuer: s.Auth.Issuer, Audience: s.Auth.Audience, Algorithms: s.Auth.Algorithms, Token: s.Auth.Token}
+	if end := s.Auth.EndSessionAtExpiry; end != nil {
+		cfg.Auth.OutlivesToken = !*end
 	}
 	for _, l := range s.Listen {
 		listener := Listener{Addr: l.Addr, ProxyProtocol: l.ProxyProtocol, RedirectHTTPS: l.RedirectHTTPS}
@@ -62,15 +70,25 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 			cfg.Services[name] = service
 		}
 	}
-	for _, text := range s.TrustedProxies {
-		network, err := netip.ParsePrefix(text)
-		if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
-			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	for _, list := range []struct {
+		key  string
+		from []string
+		to   *[]netip.Prefix
+	}{
+		{"trusted_proxies", s.TrustedProxies, &cfg.TrustedProxies},
+		{"limits.allow", s.Limits.Allow, &cfg.Admission.Allow},
+		{"limits.deny", s.Limits.Deny, &cfg.Admission.Deny},
+	} {
+		for _, text := range list.from {
+			network, err := netip.ParsePrefix(text)
+			if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+				network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+			}
+			if err != nil {
+				return cfg, s.Wrong(list.key, text+": want an address or a network like 10.0.0.0/8")
+			}
+			*list.to = append(*list.to, network)
 		}
-		if err != nil {
-			return cfg, s.Wrong("trusted_proxies", text+": want an address or a network like 10.0.0.0/8")
-		}
-		cfg.TrustedProxies = append(cfg.TrustedProxies, network)
 	}
 	return cfg, nil
 }

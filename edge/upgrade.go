@@ -37,7 +37,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	}
 	defer func() {
 		if !joined {
-			e.sessions.give()
+			e.sessions.give(a.claim)
 		}
 	}()
 
@@ -128,7 +128,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	}
 	client := tunnel.End{Conn: plainConn(conn), Early: early(buffered.Reader)}
 	server := tunnel.End{Conn: b.conn, Early: early(b.br)}
-	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer, &x.route.response), svc.cfg.ResponseTimeout); err != nil {
+	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer, x), svc.cfg.ResponseTimeout); err != nil {
 		_ = conn.Close()
 		x.refused = clientGone
 		return
@@ -137,7 +137,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	joined = true
 	out.code = http.StatusSwitchingProtocols
 	relay := e.relay.Load()
-	err = e.sessions.join(e, svc, x.user, a.member, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
+	err = e.sessions.join(e, a, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
 		return relay.Join(client, server, e.access.session(x, ended))
 	})
 	if err != nil {

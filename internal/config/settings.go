@@ -16,6 +16,7 @@ type Settings struct {
 	Registry       string             `koanf:"registry"` // path of a registry file
 	Routes         []Route            `koanf:"routes"`   // default: one that takes every host and path
 	Services       map[string]Service `koanf:"services"`
+	Auth           Auth               `koanf:"auth"`
 	Limits         Limits             `koanf:"limits"`
 	AccessLog      AccessLog          `koanf:"access_log"`
 	TrustedProxies []string           `koanf:"trusted_proxies"` // addresses and networks whose word on X-Forwarded-* is taken
@@ -110,10 +111,27 @@ type Service struct {
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
 }
 
+// Auth says whose tokens are believed, for routes whose key is jwt:CLAIM.
+type Auth struct {
+	JWKS               string   `koanf:"jwks"` // path, or https URL
+	Issuer             string   `koanf:"issuer"`
+	Audience           string   `koanf:"audience"`
+	Algorithms         []string `koanf:"algorithms"`
+	Token              string   `koanf:"token"`                 // header, cookie:NAME, query:NAME, protocol; several by comma
+	EndSessionAtExpiry *bool    `koanf:"end_session_at_expiry"` // true by default
+}
+
 // Limits are per process.
 type Limits struct {
-	Sessions    int `koanf:"sessions"`     // 0: what the limit of descriptors leaves room for
-	HeaderBytes int `koanf:"header_bytes"` // largest request head; default 16384
+	Sessions          int           `koanf:"sessions"`            // 0: what the limit of descriptors leaves room for
+	PerUser           int           `koanf:"per_user"`            // sessions
+	PerIP             int           `koanf:"per_ip"`              // sessions; IPv6 by /64
+	UpgradesPerSecond float64       `koanf:"upgrades_per_second"` // let in, with bursts of a second's worth
+	HeaderBytes       int           `koanf:"header_bytes"`        // largest request head; default 16384
+	IdleTimeout       time.Duration `koanf:"idle_timeout"`
+	Origins           []string      `koanf:"origins"` // https://app.example.com, https://*.example.com
+	Allow             []string      `koanf:"allow"`   // addresses and networks
+	Deny              []string      `koanf:"deny"`
 }
 
 // AccessLog is where an edge writes a line for each session and request.

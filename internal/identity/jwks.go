@@ -46,7 +46,8 @@ type keySet struct {
 
 	current atomic.Pointer[keys] // nil: never read
 
-	wake chan struct{} // holds one
+	first chan struct{} // closed once there are keys
+	wake  chan struct{} // holds one
 
 	mu     sync.Mutex
 	asked  time.Time     // when an unknown key id made it read last
@@ -66,7 +67,7 @@ type keys struct {
 // newKeySet makes a key set of a path or URL. A file is read at once; a URL is not, since an issuer that is away must not keep an edge from
 // starting.
 func newKeySet(from string, log *zap.Logger) (*keySet, error) {
-	s := &keySet{from: from, log: log, wake: make(chan struct{}, 1)}
+	s := &keySet{from: from, log: log, first: make(chan struct{}), wake: make(chan struct{}, 1)}
 	if u, err := url.Parse(from); err == nil && u.Scheme != "" && u.Host != "" {
 		if u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
 			return nil, fmt.Errorf("jwks %q: want https: whoever is on the way could put keys of his own in; http is for this host alone", u.Redacted())
@@ -183,7 +184,11 @@ func (s *keySet) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.current.Swap(next) != next {
+	last := s.current.Swap(next)
+	if last == nil {
+		close(s.first)
+	}
+	if last != next {
 		s.log.Info("read the keys that verify tokens", zap.Int("keys", next.count))
 	}
 	return nil

@@ -115,6 +115,16 @@ func (v *Verifier) Refresh(ctx context.Context) bool {
 	return v.keys.refresh(ctx)
 }
 
+// Await waits until there are keys, or ctx is over.
+func (v *Verifier) Await(ctx context.Context) bool {
+	select {
+	case <-v.keys.first:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // KeyReads is how often the keys have been read, and how many of those reads failed.
 func (v *Verifier) KeyReads() (all, failed uint64) {
 	v.keys.mu.Lock()
