@@ -73,7 +73,7 @@ func NewConsul(conf ConsulConfig, log *zap.Logger) (*Consul, error) {
 func (c *Consul) Watch(ctx context.Context, service string, update func([]Member)) error {
 	defer c.transport.CloseIdleConnections()
 	log := c.log.With(zap.String("service", service))
-	w := catalogue{log: log, update: update, counters: c.countersOf(service), panicThreshold: c.panicThreshold(service)}
+	w := catalogue{judge: judge{log: log, update: update, counters: c.countersOf(service), panicThreshold: c.panicThreshold(service)}}
 	var failures backoff
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -137,23 +137,13 @@ func (c *Consul) trouble(service string) trouble { return c.countersOf(service).
 // catalogue is what a watch knows: Consul's last answer, what is in force of it, and whether Consul can be reached. It belongs to
 // the goroutine that watches.
 type catalogue struct {
-	log            *zap.Logger
-	update         func([]Member)
-	counters       *counters
-	panicThreshold float64
+	judge
 
 	index    uint64    // for the next blocking query; 0 asks for an answer at once
 	lostAt   time.Time // when contact was lost; zero while there is contact
-	reported bool      // update was called
-	inForce  []Member  // what it was called with last
 	hold     hold
 	held     []string // ids that the hold keeps, as logged last
 	problems []string // as logged last
-
-	members  []Member // what Consul says, as far as the hold lets it; judge decides what it means
-	damping  damping
-	damped   time.Time // when the first member that has to wait comes in; zero: nobody waits
-	panicked bool
 }
 
 // wait is how long the next query may wait for news: not beyond a moment at which the same answer means something else.
@@ -186,7 +176,7 @@ func (w *catalogue) lost(now time.Time, err error) {
 	w.index = 0
 	w.counters.lost()
 	if w.reported {
-		w.judge(now) // waiting goes on by the clock
+		w.decide(now) // waiting goes on by the clock
 	}
 	if !w.lostAt.IsZero() {
 		w.log.Debug("Consul still gives no answer that can be used", zap.Error(err))
@@ -236,45 +226,7 @@ func (w *catalogue) take(now time.Time, entries []*api.ServiceEntry, meta *api.Q
 		w.held = held
 	}
 	w.counters.held.Store(int64(len(held)))
-	w.members = members
-	w.noteReturns(now)
-	w.judge(now)
-}
-
-// noteReturns has damping see what is reported.
-func (w *catalogue) noteReturns(now time.Time) {
-	for _, id := range w.damping.note(now, w.members) {
-		c := w.damping.members[id]
-		w.log.Warn("a member comes back too often; it stays out of the ring for a while", zap.String("member", id),
-			zap.Duration("for", c.until.Sub(now)), zap.Int("times", c.waits))
-	}
-	w.counters.flaps.Store(w.damping.returns)
-}
-
-// judge decides what the members' health means for the ring, and reports them where that is news.
-func (w *catalogue) judge(now time.Time) {
-	members := slices.Clone(w.members)
-	for i := range members {
-		members[i].Override = NotOverridden
-	}
-	panics := keepCritical(members, w.panicThreshold, w.damping.proven)
-	if panics != w.panicked {
-		if w.panicked = panics; panics {
-			w.log.Warn("too many members are critical for that to be believed; they stay in the ring",
-				zap.Int("members", len(members)), zap.Float64("panic_threshold", w.panicThreshold))
-		} else {
-			w.log.Info("enough members are healthy again; health is believed")
-		}
-	}
-	w.damped = time.Time{}
-	if !panics { // in a panic everybody is welcome
-		w.damped = w.damping.holdOut(now, members, w.panicThreshold)
-	}
-	if w.reported && slices.Equal(members, w.inForce) {
-		return
-	}
-	w.reported, w.inForce = true, members
-	w.update(slices.Clone(members))
+	w.hear(now, members)
 }
 
 func (w *catalogue) startHold(now time.Time) {

@@ -22,7 +22,7 @@ func newCatalogue(t *testing.T) (*catalogue, func() ([]Member, int)) {
 	t.Helper()
 	var last []Member
 	var n int
-	w := &catalogue{log: testLog(t), counters: new(counters), update: func(m []Member) { last, n = m, n+1 }}
+	w := &catalogue{judge: judge{log: testLog(t), counters: new(counters), update: func(m []Member) { last, n = m, n+1 }}}
 	return w, func() ([]Member, int) { return last, n }
 }
 

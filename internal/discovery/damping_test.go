@@ -221,8 +221,8 @@ func TestWaitingEndsWithoutConsul(t *testing.T) {
 func TestJudgementLaw(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var got []Member
-		w := &catalogue{log: testNop, counters: new(counters), update: func(m []Member) { got = m },
-			panicThreshold: rapid.SampledFrom([]float64{0, 0.3, 0.5, 1}).Draw(t, "threshold")}
+		w := &catalogue{judge: judge{log: testNop, counters: new(counters), update: func(m []Member) { got = m },
+			panicThreshold: rapid.SampledFrom([]float64{0, 0.3, 0.5, 1}).Draw(t, "threshold")}}
 		now := time.Unix(1000, 0)
 		for i := range rapid.IntRange(1, 30).Draw(t, "reports") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)

@@ -96,6 +96,7 @@ type Member struct {
 	State       State
 	Health      Health
 	Addr        string // host:port that takes WebSocket and HTTP connections, or unix:/PATH; see Network
+	Name        string // the host name that Addr was looked up from, see [Resolved]; "": Addr is as it was registered
 	RPCAddr     string // host:port of the push service; "": can be routed to, not pushed to
 	PublicURL   string // for dispatch; "": none
 	Weight      int    // 0 to MaxWeight; multiplies the member's points on the ring

@@ -9,6 +9,7 @@ type viewMetrics struct {
 
 	members, changes, info, panics, damped       *prometheus.Desc
 	flaps, stale, outages, resets, held, rejects *prometheus.Desc
+	failedChecks                                 *prometheus.Desc
 }
 
 // Metrics returns the metrics of the view and of what lies behind it: selvedge_ring_* and selvedge_discovery_*, labelled with the service.
@@ -29,12 +30,14 @@ func (v *View) Metrics() prometheus.Collector {
 		resets:  desc("discovery_index_resets_total", "Times that Consul's index went backwards: its data are another's or older."),
 		held:    desc("discovery_held", "Members that stay in the ring for a while after an outage, though Consul lost them or calls them critical."),
 		rejects: desc("discovery_rejected_total", "Reports of members that made no ring; the last members stayed in force."),
+
+		failedChecks: desc("discovery_check_failures_total", "Health checks of members that failed, those of Consul not among them.", "reason"),
 	}
 }
 
 func (m *viewMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.members, m.changes, m.info, m.panics, m.damped,
-		m.flaps, m.stale, m.outages, m.resets, m.held, m.rejects} {
+		m.flaps, m.stale, m.outages, m.resets, m.held, m.rejects, m.failedChecks} {
 		out <- d
 	}
 }
@@ -43,8 +46,8 @@ func (m *viewMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	counter := func(d *prometheus.Desc, v uint64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	snap := m.view.Snapshot()
 	panics, damped := 0, 0
@@ -73,4 +76,7 @@ func (m *viewMetrics) Collect(out chan<- prometheus.Metric) {
 	counter(m.resets, behind.resets)
 	gauge(m.held, behind.held)
 	counter(m.rejects, m.view.rejected.Load())
+	for reason, n := range behind.failedChecks {
+		counter(m.failedChecks, n, checkFailure(reason).String())
+	}
 }

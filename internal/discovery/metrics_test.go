@@ -58,7 +58,7 @@ func TestMetricsOfConsul(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := NewView("chat", c, nil)
-	w := &catalogue{log: testNop, update: v.update, counters: c.countersOf("chat"), panicThreshold: c.panicThreshold("chat")}
+	w := &catalogue{judge: judge{log: testNop, update: v.update, counters: c.countersOf("chat"), panicThreshold: c.panicThreshold("chat")}}
 	if c.panicThreshold("game") != DefaultPanicThreshold {
 		t.Error("a service that is not named has no default")
 	}

@@ -9,6 +9,8 @@ type trouble struct {
 	resets  uint64 // times that Consul's index went backwards
 	held    int    // members that stay as they were after an outage, whatever the registry says
 	flaps   uint64 // members that were healthy, were not, and are again; by restarts, too
+
+	failedChecks [checkFailures]uint64 // of our own health checks, by reason
 }
 
 // troubled is a source that can say what went wrong behind it.
@@ -31,6 +33,8 @@ type counters struct {
 	resets  atomic.Uint64
 	held    atomic.Int64
 	flaps   atomic.Uint64
+
+	failedChecks [checkFailures]atomic.Uint64
 }
 
 // lost says that the registry cannot be read.
@@ -41,7 +45,11 @@ func (c *counters) lost() {
 }
 
 func (c *counters) read() trouble {
-	return trouble{
+	t := trouble{
 		stale: c.stale.Load(), outages: c.outages.Load(), resets: c.resets.Load(), held: int(c.held.Load()), flaps: c.flaps.Load(),
 	}
+	for reason := range c.failedChecks {
+		t.failedChecks[reason] = c.failedChecks[reason].Load()
+	}
+	return t
 }
