@@ -2,6 +2,7 @@ package edge
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +23,9 @@ import (
 	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
+
+// HealthCheck is how the edge checks members that are not in Consul.
+type HealthCheck = discovery.HealthCheck
 
 // Membership says where the members of the services come from: exactly one of its fields is set.
 type Membership = discovery.Membership
@@ -148,6 +152,11 @@ type ServiceConfig struct {
 	// SourceAddresses are addresses of this host that connections to members come from, in turn. Each brings some 28,000 ports (see
 	// ip_local_port_range) for each address of a member, and so that many sessions. Default: the one that the system chooses.
 	SourceAddresses []netip.Addr
+
+	// HealthCheck takes members out of the ring that fail it; the zero value checks nobody. It is for members of a list or a file that have no
+	// RPC port: Consul has checks of its own, and members of ours must see the same ring as the edge.
+	HealthCheck    HealthCheck
+	PanicThreshold float64 // share of members that must pass for checks to be believed, up to 1; default 0.5, negative: off
 }
 
 // MemberTLS is how an edge talks TLS, 1.2 or later, to the members of a service. Each field may be empty.
@@ -214,6 +223,7 @@ func (s ServiceConfig) withDefaults() ServiceConfig {
 	s.ResponseTimeout = cmp.Or(s.ResponseTimeout, DefaultResponseTimeout)
 	s.Retries = cmp.Or(s.Retries, DefaultRetries)
 	s.SourceAddresses = slices.Clone(s.SourceAddresses)
+	s.PanicThreshold = cmp.Or(s.PanicThreshold, discovery.DefaultPanicThreshold)
 	return s
 }
 
@@ -265,6 +275,9 @@ func (c Config) check() error {
 		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
 			wrong(key+".on_move", "%q: want keep or close", s.OnMove)
 		}
+		if err := c.checkable(name, s); err != nil {
+			fail("Services[%q]: %w", name, err)
+		}
 	}
 	if c.Membership.Backends != "" && len(c.Services) > 1 {
 		wrong("backends", "a list names no services, and the routes name %d: put the members into a registry file", len(c.Services))
@@ -291,6 +304,26 @@ func (c Config) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkable says what keeps the members of a service from being checked as s says.
+func (c Config) checkable(name string, s ServiceConfig) error {
+	if err := s.HealthCheck.Validate(); err != nil || !s.HealthCheck.On() {
+		return err
+	}
+	if c.Membership.Consul != nil {
+		return errors.New("health_check: the members are in Consul, which checks them; remove health_check, or register the check with the service")
+	}
+	src, err := c.Membership.Open(name, nil)
+	if err != nil {
+		return nil // whoever opens it for good says so
+	}
+	if reader, ok := src.(discovery.Reader); ok {
+		if members, err := reader.Read(context.Background(), name); err == nil {
+			return discovery.Checkable(members)
+		}
+	}
+	return nil
 }
 
 func (r Route) check(canVerify bool) error {

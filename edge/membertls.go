@@ -86,7 +86,7 @@ func (s *service) introduce(ctx context.Context, conn net.Conn, addr string, fro
 	}
 	if secure != nil {
 		if secure.ServerName == "" {
-			host, _, err := net.SplitHostPort(addr)
+			host, err := s.hostOf(addr)
 			if err != nil {
 				return nil, err
 			}

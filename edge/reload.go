@@ -140,6 +140,9 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 func (e *Edge) install(next *live, cfg Config) {
 	e.mu.Lock()
 	for name, s := range next.services {
+		if e.service(name) != s {
+			s.check()
+		}
 		if e.pools[name] == nil {
 			e.pools[name] = s.pool
 			e.follow(s.pool)

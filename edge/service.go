@@ -31,6 +31,7 @@ type service struct {
 // shared between services.
 type pool struct {
 	name         string
+	checked      *discovery.Checked
 	view         *discovery.View
 	outliers     *outliers
 	open         atomic.Int64 // sessions
@@ -50,14 +51,35 @@ func newPool(name string, members Membership, stateDir string, log *zap.Logger) 
 	if err != nil {
 		return nil, err
 	}
+	checked := discovery.Check(discovery.Resolve(src, log), log)
 	p := &pool{
-		name: name,
-		view: discovery.NewView(name, src, log),
-		log:  log.With(zap.String("service", name)),
+		name:    name,
+		checked: checked,
+		view:    discovery.NewView(name, checked, log),
+		log:     log.With(zap.String("service", name)),
 	}
 	p.outliers = newOutliers(p.log)
 	p.view.Subscribe(p.outliers.forget)
 	return p, nil
+}
+
+// check has the members checked as the service's configuration says.
+func (s *service) check() {
+	s.checked.Configure(discovery.CheckConfig{
+		HealthCheck: s.cfg.HealthCheck, PanicThreshold: max(0, s.cfg.PanicThreshold),
+		Dial: func(ctx context.Context, m discovery.Member) (net.Conn, error) { return s.dial(ctx, m.Addr, ends{}) },
+	})
+}
+
+// hostOf is the host of the member at addr as it was registered: a name, even where addr is what that was looked up to be.
+func (p *pool) hostOf(addr string) (string, error) {
+	for _, m := range p.view.Snapshot().Members {
+		if m.Addr == addr && m.Name != "" {
+			return m.Name, nil
+		}
+	}
+	host, _, err := net.SplitHostPort(addr)
+	return host, err
 }
 
 // dialError is a connection that did not come about, as opposed to one that failed later: nothing was sent.

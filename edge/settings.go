@@ -58,11 +58,18 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 			}
 			sources = append(sources, addr)
 		}
+		threshold := 0.0
+		if v.PanicThreshold != nil {
+			if threshold = *v.PanicThreshold; threshold == 0 {
+				threshold = -1
+			}
+		}
 		cfg.Services[name] = ServiceConfig{
 			OnMove: OnMove(v.OnMove), ConnectTimeout: v.ConnectTimeout, ResponseTimeout: v.ResponseTimeout, Retries: v.Retries,
 			EdgeSecretFile:  v.EdgeSecretFile,
 			SourceAddresses: sources,
-			ProxyProtocol:   ProxyProtocol(v.ProxyProtocol),
+			HealthCheck:     HealthCheck(v.HealthCheck), PanicThreshold: threshold,
+			ProxyProtocol: ProxyProtocol(v.ProxyProtocol),
 		}
 		if v.TLS != nil && *v.TLS != (config.MemberTLS{}) {
 			service := cfg.Services[name]

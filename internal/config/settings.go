@@ -109,6 +109,17 @@ type Service struct {
 	ProxyProtocol   string        `koanf:"proxy_protocol" oneof:"v1 v2"` // the PROXY header that members get; none: none
 	SourceAddresses []string      `koanf:"source_addresses"`
 	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
+	HealthCheck     HealthCheck   `koanf:"health_check"`
+}
+
+// HealthCheck is how an edge checks members that are not in Consul.
+type HealthCheck struct {
+	HTTP     string        `koanf:"http"` // path
+	TCP      bool          `koanf:"tcp"`
+	Interval time.Duration `koanf:"interval"`
+	Timeout  time.Duration `koanf:"timeout"`
+	Rise     int           `koanf:"rise"`
+	Fall     int           `koanf:"fall"`
 }
 
 // Auth says whose tokens are believed, for routes whose key is jwt:CLAIM.

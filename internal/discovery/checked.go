@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,37 +24,51 @@ const (
 // DialFunc opens a connection to a member.
 type DialFunc func(ctx context.Context, m Member) (net.Conn, error)
 
-// CheckConfig is what a [Checked] source is made of.
+// CheckConfig is how a [Checked] source checks. Where HealthCheck is off it passes on what its source says.
 type CheckConfig struct {
 	HealthCheck
 	PanicThreshold float64  // share of members that must be healthy for checks to be believed, 0 (off) to 1
-	Dial           DialFunc // nil: TCP to the member's Addr
+	Dial           DialFunc // nil: to the member's Addr, without TLS
 }
 
 // Checked is a source whose members this process checks itself. Who fails is [Critical], and out of the ring; DESIGN.md says whom it checks and
 // what its word means.
 type Checked struct {
 	src      Source
-	cfg      CheckConfig
 	log      *zap.Logger
+	cfg      atomic.Pointer[CheckConfig]
+	changed  chan struct{} // room for one
 	counters counters
 }
 
-// Check returns src with its members checked. It is for services none of whose members is ours; see [Checkable].
-func Check(src Source, cfg CheckConfig, log *zap.Logger) (*Checked, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = func(ctx context.Context, m Member) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", m.Addr)
-		}
-	}
+// Check returns src with its members checked, once [Checked.Configure] has said how. It is for services none of whose members is ours; see
+// [Checkable].
+func Check(src Source, log *zap.Logger) *Checked {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	cfg.HealthCheck = cfg.HealthCheck.withDefaults()
-	return &Checked{src: src, cfg: cfg, log: log}, nil
+	c := &Checked{src: src, log: log, changed: make(chan struct{}, 1)}
+	c.cfg.Store(new(CheckConfig))
+	return c
+}
+
+// Configure has members checked by cfg, which is valid, from now on. It may be called at any time; members stay as they are until they have been
+// checked in the new way.
+func (c *Checked) Configure(cfg CheckConfig) {
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context, m Member) (net.Conn, error) {
+			network, addr := Network(m.Addr)
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}
+	}
+	if cfg.On() {
+		cfg.HealthCheck = cfg.withDefaults()
+	}
+	c.cfg.Store(&cfg)
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Checkable tells why members must not be checked by one process alone: one of them is ours, and takes the list for the ring as it stands.
@@ -92,26 +107,28 @@ func (c *Checked) Watch(ctx context.Context, service string, update func([]Membe
 			}
 		})
 	})
-	log := c.log.With(zap.String("service", service))
 	w := checks{
-		judge:    judge{log: log, update: update, counters: &c.counters, panicThreshold: c.cfg.PanicThreshold},
-		cfg:      c.cfg,
-		results:  make(chan checkResult),
+		judge:    judge{log: c.log.With(zap.String("service", service)), update: update, counters: &c.counters},
 		subjects: make(map[string]*subject),
 	}
+	results := make(chan checkResult)
 	places := make(chan struct{}, checksAtOnce)
 	w.follow = func(s *subject, m Member) {
 		var watching context.Context
 		watching, s.stop = context.WithCancel(ctx)
-		wg.Go(func() { c.cfg.follow(watching, s, m, places, w.results) })
+		cfg := w.cfg
+		wg.Go(func() { cfg.follow(watching, s, m, places, results) })
 	}
+	w.configure(time.Now(), *c.cfg.Load())
 	clock := time.NewTimer(0)
 	defer clock.Stop()
 	for {
 		select {
 		case members := <-reports:
 			w.take(time.Now(), members)
-		case r := <-w.results:
+		case <-c.changed:
+			w.configure(time.Now(), *c.cfg.Load())
+		case r := <-results:
 			w.note(time.Now(), r)
 		case <-clock.C:
 			w.tick(time.Now())
@@ -155,16 +172,17 @@ func (c CheckConfig) follow(ctx context.Context, s *subject, m Member, places ch
 // checks is what a watch of a [Checked] source knows. It belongs to the goroutine that watches.
 type checks struct {
 	judge
-	cfg     CheckConfig
-	follow  func(*subject, Member) // begins to check
-	results chan checkResult
+	cfg    CheckConfig
+	follow func(*subject, Member) // begins to check
 
 	listed   []Member // by the source
 	subjects map[string]*subject
 	deadline time.Time // for the first report; zero: the source has not said anything
 	begun    bool      // the first report was made
 	due      time.Time // when what checks have found since is told; zero: nothing new
-	ours     error     // why nobody is checked
+
+	unchecked bool  // the last report said what the source says
+	ours      error // why nobody is checked, though they were to be
 }
 
 // subject is a member that is checked, at one address.
@@ -181,6 +199,18 @@ type checkResult struct {
 	err error // nil: it is well
 }
 
+// configure begins to check in another way. The judge forgets what the old one has found.
+func (w *checks) configure(now time.Time, cfg CheckConfig) {
+	w.cfg = cfg
+	w.judge = judge{log: w.log, update: w.update, counters: w.counters, panicThreshold: cfg.PanicThreshold}
+	for _, s := range w.subjects {
+		s.addr = "" // is checked anew
+	}
+	if !w.deadline.IsZero() {
+		w.take(now, w.listed)
+	}
+}
+
 // take takes in what the source says.
 func (w *checks) take(now time.Time, members []Member) {
 	w.listed = members
@@ -188,10 +218,14 @@ func (w *checks) take(now time.Time, members []Member) {
 		w.deadline = now.Add(2 * w.cfg.Timeout)
 	}
 	was := w.ours
-	if w.ours = Checkable(members); w.ours != nil {
-		if was == nil {
-			w.log.Error("members are not checked any more", zap.Error(w.ours))
-		}
+	w.ours = nil
+	if w.cfg.On() {
+		w.ours = Checkable(members)
+	}
+	if w.ours != nil && was == nil {
+		w.log.Error("members are not checked", zap.Error(w.ours))
+	}
+	if w.ours != nil || !w.cfg.On() {
 		members = nil
 	}
 	present := make(map[string]bool, len(members))
@@ -202,9 +236,12 @@ func (w *checks) take(now time.Time, members []Member) {
 			continue
 		}
 		s := &subject{id: m.ID, addr: m.Addr}
-		if old != nil { // it goes on as it was until it has been seen at its new address
+		switch {
+		case old != nil: // it goes on as it was until it has been seen at its new address
 			s.up = old.up
 			old.stop()
+		case w.begun && w.unchecked: // it was in the ring
+			s.up = true
 		}
 		w.subjects[m.ID] = s
 		w.follow(s, m)
@@ -276,6 +313,11 @@ func (w *checks) tick(now time.Time) {
 	}
 	w.due = time.Time{}
 	members := slices.Clone(w.listed)
+	if w.unchecked = w.ours != nil || !w.cfg.On(); w.unchecked {
+		w.damped = time.Time{}
+		w.update(members)
+		return
+	}
 	for i := range members {
 		if s := w.subjects[members[i].ID]; s != nil && !s.up {
 			members[i].Health = Critical

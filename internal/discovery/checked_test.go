@@ -22,6 +22,7 @@ import (
 type ward struct {
 	t        *testing.T
 	registry *Memory
+	src      *Checked
 	view     *View
 	logs     *observer.ObservedLogs
 
@@ -41,11 +42,9 @@ func newWard(t *testing.T, cfg CheckConfig, members ...Member) *ward {
 	if cfg.Dial == nil {
 		cfg.Dial = w.dial
 	}
-	src, err := Check(w.registry, cfg, zap.New(core))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.view = NewView("chat", src, nil)
+	w.src = Check(w.registry, zap.New(core))
+	w.src.Configure(cfg)
+	w.view = NewView("chat", w.src, nil)
 	return w
 }
 
@@ -263,10 +262,8 @@ func TestCheckedIsBounded(t *testing.T) {
 		for i := range 1000 {
 			registry.Put("chat", member(fmt.Sprint("m", i)))
 		}
-		src, err := Check(registry, CheckConfig{HealthCheck: HealthCheck{TCP: true}, PanicThreshold: 0.5, Dial: dial}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		src := Check(registry, nil)
+		src.Configure(CheckConfig{HealthCheck: HealthCheck{TCP: true}, PanicThreshold: 0.5, Dial: dial})
 		reported := watch(t, src, "chat") // without a view: a ring of 1,000 takes its time
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
@@ -276,6 +273,35 @@ func TestCheckedIsBounded(t *testing.T) {
 		}
 		if in := len(ringMembers(members)); in != 1000 || reports > 100 {
 			t.Errorf("%d in the ring, want all: this is a panic; %d reports", in, reports)
+		}
+	})
+}
+
+// TestCheckedConfigure: checks can be turned on, changed and off again while a view follows; nobody leaves the ring but by a bad check.
+func TestCheckedConfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, CheckConfig{}, member("a"), member("b"))
+		w.src.Configure(CheckConfig{})
+		w.ill("b:1", true)
+		w.run()
+		w.want("a b", "without checks")
+		w.src.Configure(CheckConfig{HealthCheck: HealthCheck{TCP: true}, PanicThreshold: 0.5, Dial: w.dial})
+		w.after(checkGap)
+		w.want("a", "with checks")
+		first := w.view.RingChanges()
+		w.src.Configure(CheckConfig{HealthCheck: HealthCheck{TCP: true, Interval: time.Minute}, PanicThreshold: 0.5, Dial: w.dial})
+		w.after(time.Second)
+		w.want("a", "with other checks")
+		w.after(20 * time.Second)
+		if n := len(w.seen["a:1"]); n != 2 || w.view.RingChanges() != first {
+			t.Errorf("%d checks of a, %d changes of the ring", n, w.view.RingChanges()-first)
+		}
+		w.src.Configure(CheckConfig{})
+		w.after(time.Second)
+		w.want("a b", "without checks again")
+		w.after(5 * time.Minute)
+		if n := len(w.seen["a:1"]); n != 2 {
+			t.Errorf("%d checks of a after they were turned off", n)
 		}
 	})
 }

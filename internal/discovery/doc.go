@@ -16,7 +16,8 @@
 //	go announcer.Announce(ctx, "chat", self)
 //	self <- discovery.Member{ID: "b1", Incarnation: started, Addr: "10.0.0.1:9000", Weight: 1}
 //
-// Who must know who is registered right now asks a [Reader].
+// Who must know who is registered right now asks a [Reader]. [Resolve] and [Check] wrap a source: host names are looked up at their TTL, and members
+// that no registry checks are checked.
 //
 // # Contract
 //

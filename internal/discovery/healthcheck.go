@@ -130,7 +130,10 @@ func (h HealthCheck) probe(ctx context.Context, m Member, dial DialFunc) error {
 
 // checkHost is what a check names in its Host field: the member as it is registered.
 func checkHost(m Member) string {
-	if m.Name == "" {
+	switch {
+	case IsSocket(m.Addr):
+		return "localhost"
+	case m.Name == "":
 		return m.Addr
 	}
 	_, port, err := net.SplitHostPort(m.Addr)
