@@ -2,10 +2,12 @@ package edge
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,5 +116,32 @@ func TestNamedMemberOnTheReactor(t *testing.T) {
 	}
 	if n := e.handedOver(); n != 0 {
 		t.Errorf("%d connections were left to net/http", n)
+	}
+}
+
+// The certificate of a member that is registered by name is held against the name, not against what was looked up; by health checks, too.
+func TestNamedMemberTLS(t *testing.T) {
+	a := newAuthority(t)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{a.pair(a.leaf("localhost"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "well") }))
+	backend.Listener.Close()
+	backend.Listener = ln
+	backend.Start()
+	t.Cleanup(backend.Close)
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	e := start(t, Config{
+		Membership: Membership{Backends: "b0=localhost:" + port},
+		Services: map[string]ServiceConfig{DefaultService: {
+			TLS: &MemberTLS{CA: a.file}, HealthCheck: HealthCheck{HTTP: "/"}, PanicThreshold: -1,
+		}},
+	})
+	if got := e.send("GET /?user=alice HTTP/1.1\r\nHost: edge.test\r\n\r\n").head(); got.StatusCode != http.StatusOK {
+		t.Errorf("answered %s", got.Status)
+	}
+	if n := e.snapshot().Ring.Len(); n != 1 {
+		t.Errorf("%d members in the ring", n)
 	}
 }

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -46,6 +47,7 @@ func (t *MemberTLS) clientConfig() (*tls.Config, error) {
 type ends struct {
 	client netip.AddrPort // not valid: unknown
 	local  net.Addr
+	name   string // the member's, where the one who dials knows more than the view
 }
 
 // endsOf are those of the request in x. The client that a trusted proxy names has no port.
@@ -55,7 +57,7 @@ func endsOf(ctx context.Context, x *exchange) ends {
 	if x.head.Client != client.Addr().Unmap().WithZone("") {
 		client = netip.AddrPortFrom(x.head.Client, 0)
 	}
-	return ends{client, local}
+	return ends{client: client, local: local}
 }
 
 // endsKey is where the context of a plain request has its ends, for the dial that it may cause.
@@ -91,7 +93,7 @@ func (s *service) introduce(ctx context.Context, conn net.Conn, addr string, fro
 				return nil, err
 			}
 			secure = secure.Clone()
-			secure.ServerName = host
+			secure.ServerName = cmp.Or(from.name, host)
 		}
 		over := tls.Client(tunnel.NewWire(conn), secure)
 		if err := over.HandshakeContext(ctx); err != nil {
