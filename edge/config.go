@@ -275,9 +275,7 @@ func (c Config) check() error {
 		if s.OnMove != "" && s.OnMove != MoveKeep && s.OnMove != MoveClose {
 			wrong(key+".on_move", "%q: want keep or close", s.OnMove)
 		}
-		if err := c.checkable(name, s); err != nil {
-			fail("Services[%q]: %w", name, err)
-		}
+		under(key+".health_check", c.checkable(name, s))
 	}
 	if c.Membership.Backends != "" && len(c.Services) > 1 {
 		wrong("backends", "a list names no services, and the routes name %d: put the members into a registry file", len(c.Services))
@@ -312,7 +310,7 @@ func (c Config) checkable(name string, s ServiceConfig) error {
 		return err
 	}
 	if c.Membership.Consul != nil {
-		return errors.New("health_check: the members are in Consul, which checks them; remove health_check, or register the check with the service")
+		return errors.New("the members are in Consul, which checks them; remove health_check, or register the check with the service")
 	}
 	src, err := c.Membership.Open(name, nil)
 	if err != nil {

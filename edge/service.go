@@ -67,7 +67,9 @@ func newPool(name string, members Membership, stateDir string, log *zap.Logger) 
 func (s *service) check() {
 	s.checked.Configure(discovery.CheckConfig{
 		HealthCheck: s.cfg.HealthCheck, PanicThreshold: max(0, s.cfg.PanicThreshold),
-		Dial: func(ctx context.Context, m discovery.Member) (net.Conn, error) { return s.dial(ctx, m.Addr, ends{name: m.Name}) },
+		Dial: func(ctx context.Context, m discovery.Member) (net.Conn, error) {
+			return s.dial(ctx, m.Addr, ends{name: m.Name})
+		},
 	})
 }
 

@@ -75,7 +75,7 @@ func (c *Checked) Configure(cfg CheckConfig) {
 func Checkable(members []Member) error {
 	for _, m := range members {
 		if m.RPCAddr != "" {
-			return fmt.Errorf("health_check: member %q has an RPC port: such members know the ring from the same list, and a check of one edge "+
+			return fmt.Errorf("member %q has an RPC port: such members know the ring from the same list, and a check of one edge "+
 				"would make its ring another than theirs; remove health_check (an edge passes over who does not answer), or use Consul", m.ID)
 		}
 	}

@@ -42,15 +42,15 @@ func (h HealthCheck) Validate() error {
 	case !h.On():
 		return nil
 	case h.HTTP == "" && !h.TCP:
-		return errors.New("health_check: it does not say how to check: set http to a path, or tcp to true")
+		return errors.New("it does not say how to check: set http to a path, or tcp to true")
 	case h.HTTP != "" && h.TCP:
-		return errors.New("health_check: http and tcp are both set; http connects, too: leave tcp out")
+		return errors.New("http and tcp are both set; http connects, too: leave tcp out")
 	case h.HTTP != "" && (!strings.HasPrefix(h.HTTP, "/") || strings.ContainsFunc(h.HTTP, func(r rune) bool { return r <= ' ' || r >= 0x7f })):
-		return fmt.Errorf("health_check.http %q: want a path that starts with /, percent-encoded", clip(h.HTTP))
+		return fmt.Errorf("http %q: want a path that starts with /, percent-encoded", clip(h.HTTP))
 	case h.Interval < 0, h.Timeout < 0:
-		return errors.New("health_check: interval or timeout is negative; leave it out for the default")
+		return errors.New("interval or timeout is negative; leave it out for the default")
 	case h.Rise < 0, h.Fall < 0:
-		return errors.New("health_check: rise or fall is negative; leave it out for the default")
+		return errors.New("rise or fall is negative; leave it out for the default")
 	}
 	return nil
 }
