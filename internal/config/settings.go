@@ -114,12 +114,12 @@ type Service struct {
 
 // HealthCheck is how an edge checks members that are not in Consul.
 type HealthCheck struct {
-	HTTP     string        `koanf:"http"` // path
-	TCP      bool          `koanf:"tcp"`
-	Interval time.Duration `koanf:"interval"`
-	Timeout  time.Duration `koanf:"timeout"`
-	Rise     int           `koanf:"rise"`
-	Fall     int           `koanf:"fall"`
+	HTTP     string        `koanf:"http"`     // path that GET answers with 200 to 399
+	TCP      bool          `koanf:"tcp"`      // a connection that comes about is enough
+	Interval time.Duration `koanf:"interval"` // between checks of one member; default 2s
+	Timeout  time.Duration `koanf:"timeout"`  // of one check; default 1s
+	Rise     int           `koanf:"rise"`     // good checks in a row that bring a member back; default 2
+	Fall     int           `koanf:"fall"`     // bad checks in a row that take it out; default 3
 }
 
 // Auth says whose tokens are believed, for routes whose key is jwt:CLAIM.
