@@ -39,6 +39,9 @@ func call[R any](ctx context.Context, s *Sender, user string, try func(context.C
 			if m == nil {
 				so.last, so.wait = errNoMembers, 0
 			} else {
+				if so.tries > 0 {
+					s.metrics.retries.Inc()
+				}
 				result, err := attempt(ctx, m, try)
 				if err == nil || !isRetryable(err) {
 					return result, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -28,6 +29,8 @@ type Config struct {
 	Via string
 	// Token is the bearer token of the push service; empty where it asks for none.
 	Token string
+	// Metrics is where the sender registers its metrics until it is closed. Default: nowhere.
+	Metrics *prometheus.Registry
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
 }

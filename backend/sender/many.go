@@ -47,6 +47,7 @@ func (s *Sender) pushMany(ctx context.Context, r *pushv1.PushManyRequest) ([]*pu
 		return nil, err
 	}
 	defer end()
+	defer s.metrics.began()()
 	if s.via == nil {
 		if _, err := s.snapshot(ctx); err != nil {
 			return nil, err
@@ -79,6 +80,9 @@ func (s *Sender) pushMany(ctx context.Context, r *pushv1.PushManyRequest) ([]*pu
 		}
 	}
 	wg.Wait()
+	for _, r := range results {
+		s.metrics.pushed(r.Outcome, r.Error != nil)
+	}
 	return results, nil
 }
 

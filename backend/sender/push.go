@@ -56,6 +56,13 @@ func (s *Sender) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushR
 		return nil, err
 	}
 	defer end()
+	defer s.metrics.began()()
+	response, err := s.pushInLine(ctx, r)
+	s.metrics.pushed(response.GetOutcome(), err != nil)
+	return response, err
+}
+
+func (s *Sender) pushInLine(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushResponse, error) {
 	if err := s.lines.await(ctx, r.User); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type Sender struct {
 	prefix  string                   // of message ids
 	last    atomic.Uint64
 	budget  budget
+	metrics *metrics
 	streams sync.WaitGroup
 	lines   lines
 
@@ -57,6 +58,10 @@ func New(cfg Config) (*Sender, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("sender: %w", err)
 	}
+	counted, err := newMetrics(cfg.Service, cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("sender: %w", err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	client, hangUp := rpc.Client(cfg.Token)
 	s := &Sender{
@@ -67,6 +72,7 @@ func New(cfg Config) (*Sender, error) {
 		ended:   make(chan struct{}),
 		lines:   lines{waiting: make(map[string][]waiter)},
 		members: make(map[string]*member),
+		metrics: counted,
 	}
 	if cfg.Via != "" {
 		s.via = s.newMember(cfg.Via, cfg.Via)
@@ -84,6 +90,7 @@ func New(cfg Config) (*Sender, error) {
 	source, err := cfg.Membership.Open(cfg.Service, cfg.Logger)
 	if err != nil {
 		stop()
+		counted.close()
 		return nil, fmt.Errorf("sender: %w", err)
 	}
 	s.view = discovery.NewView(cfg.Service, source, cfg.Logger)
@@ -115,6 +122,7 @@ func (s *Sender) Close() {
 	}
 	s.hangUp()
 	s.streams.Wait()
+	s.metrics.close()
 }
 
 // begin admits a call, which has milliseconds of time as withTimeout says, and calls end when it is over.
