@@ -3,6 +3,7 @@ package sender
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -46,9 +47,20 @@ func (s *Sender) broadcast(ctx context.Context, r *pushv1.BroadcastRequest) (*pu
 // Presence lists the open sessions of users, in the order asked. Users whose list is not certain are asked for again until ctx ends (5 s
 // where it has no deadline); those left then have their Error set, and the list may be incomplete.
 func (s *Sender) Presence(ctx context.Context, users ...string) ([]*pushv1.UserPresence, error) {
-	response, err := s.presence(ctx, &pushv1.PresenceRequest{Users: users})
-	return response.GetUsers(), err
+	ctx, cancel := withTimeout(ctx, 0)
+	defer cancel()
+	var list []*pushv1.UserPresence
+	for some := range slices.Chunk(users, presencePerCall) {
+		response, err := s.presence(ctx, &pushv1.PresenceRequest{Users: some})
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, response.Users...)
+	}
+	return list, nil
 }
+
+const presencePerCall = 1_000 // users, which is as many as a member takes
 
 func (s *Sender) presence(ctx context.Context, r *pushv1.PresenceRequest) (*pushv1.PresenceResponse, error) {
 	ctx, end, err := s.begin(ctx, r.TimeoutMs)

@@ -11,6 +11,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/selvedge/selvedge/backend"
+	"github.com/selvedge/selvedge/backend/backendtest"
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -167,6 +169,22 @@ func TestPartialAnswers(t *testing.T) {
 	}
 	if n := len(member.asked); n != 3 || len(member.asked[1]) != 2 || len(member.asked[2]) != 1 {
 		t.Errorf("asked %q; want what is left each time", member.asked)
+	}
+}
+
+// A list that is longer than a member takes in one call is asked for in parts.
+func TestPresenceOfMany(t *testing.T) {
+	m := backendtest.New(t, backend.Config{})
+	s := newSender(t, sender.Config{Via: "http://" + m.RPCAddr().String()})
+	users := names(2500, 8)
+	list, err := s.Presence(context.Background(), users...)
+	if err != nil || len(list) != len(users) {
+		t.Fatalf("%d of %d users, %v", len(list), len(users), err)
+	}
+	for i, u := range list {
+		if u.User != users[i] || u.Error != nil {
+			t.Fatalf("%d: %v; want %s's", i, u, users[i])
+		}
 	}
 }
 
