@@ -35,11 +35,10 @@ func TestSourceAddresses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sources := []netip.Addr{netip.IPv6Loopback(), {}, {}, {}}
-	for i := range sources[1:] {
-		sources[1+i] = netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)})
-	}
-	for n, from := range map[int][]netip.Addr{20: nil, 60: sources} { // ::1 cannot reach the backend, and is passed over
+	// ::1 cannot reach the backend, and is passed over. One that has its turn twice as often has no ports left when the other still has.
+	often, seldom := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")
+	sources := []netip.Addr{netip.IPv6Loopback(), often, often, seldom}
+	for n, from := range map[int][]netip.Addr{20: nil, 40: sources} {
 		ports(50000, 60000) // for listeners
 		e := start(t, Config{
 			Membership: members(listenBackend(t, echo("b0"))),

@@ -26,7 +26,13 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if addrs := os.Getenv(streamEnds); addrs != "" {
+		beStreamEnds(addrs)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // mode is one way that a tunnel can work. All of them pass the same tests.
 type mode struct {
