@@ -100,7 +100,7 @@ func (e *Edge) refuse(w http.ResponseWriter, x *exchange, no *refusal) {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", x.challenge)
 	}
-	if no.close || x.upgrade {
+	if (no.close || x.upgrade) && x.http1 { // in HTTP/2 it would end the other streams, too
 		h.Set("Connection", "close") // what a client sent after a refused upgrade is no HTTP
 	}
 	w.WriteHeader(no.status)

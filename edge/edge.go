@@ -54,6 +54,7 @@ type Edge struct {
 	// Tests change these before Run.
 	slow        bool          // every connection goes through net/http
 	headTimeout time.Duration // for a client to send a request's head, on the reactor as in net/http
+	restTimeout time.Duration // for what a client goes on to send after an answer that ends the connection
 	draining    atomic.Bool
 	started     atomic.Bool
 
@@ -85,6 +86,7 @@ func New(cfg Config) (*Edge, error) {
 		ready:      make(chan struct{}),
 
 		headTimeout: headTimeout,
+		restTimeout: farewell,
 	}
 	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("edge: %w", err)

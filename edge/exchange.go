@@ -16,6 +16,7 @@ type exchange struct {
 	trusted bool  // the peer is a trusted proxy
 	upgrade bool
 	mayWait bool // a goroutine of its own is on it, and no loop
+	http1   bool // its answer can end the connection
 	head    identity.RequestHead
 
 	// Known once resolve has returned nil.
@@ -66,7 +67,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Edge) begin(r *http.Request) *exchange {
-	x := &exchange{started: time.Now(), live: e.live.Load(), head: identity.FromHTTP(r), upgrade: wantsWebSocket(r)}
+	x := &exchange{started: time.Now(), live: e.live.Load(), head: identity.FromHTTP(r), upgrade: wantsWebSocket(r),
+		http1: r.ProtoMajor < 2}
 	x.trusted = x.live.trusts(x.head.Client)
 	if x.trusted {
 		x.head.Client = x.live.client(x.head.Client, r.Header["X-Forwarded-For"])

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -110,8 +111,9 @@ func (l *listener) Close() error {
 type clientConn struct {
 	net.Conn
 	refusals  *prometheus.CounterVec
-	redirect  bool        // the listener sends its clients to https
-	answering atomic.Bool // a handler runs: what is written is its answer
+	redirect  bool         // the listener sends its clients to https
+	answering atomic.Bool  // a handler runs: what is written is its answer
+	linger    atomic.Int64 // nanoseconds for which Close reads on, 0: none
 
 	// Of a connection that the reactor has handed over after it took the request's head off it.
 	head    []byte                  // what is left of it to be read again; only Read uses it
@@ -132,6 +134,11 @@ func (c *clientConn) Read(p []byte) (int, error) {
 func (c *clientConn) Close() error {
 	if a := c.attempt.Swap(nil); a != nil {
 		c.abandon(a)
+	}
+	if d := time.Duration(c.linger.Swap(0)); d > 0 { // RFC 9112 section 9.6: closed with bytes unread it would be reset, and the answer lost
+		_ = c.CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(d))
+		_, _ = io.Copy(io.Discard, c.Conn)
 	}
 	return c.Conn.Close()
 }

@@ -40,6 +40,7 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 			e.refuse(count, x, refuseBody)
 			return
 		}
+		r = r.WithContext(r.Context()) // a copy: net/http looks at the body of its own to see what became of 100-continue
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 	}
 	snap := x.route.service.view.Snapshot()
@@ -58,8 +59,24 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		ErrorLog:       e.httpLog,
 		ErrorHandler:   f.failed,
 	}
+	count.interim = r.ProtoAtLeast(1, 1) && r.Header["Expect"] == nil
+	_ = http.NewResponseController(w).EnableFullDuplex() // where there is another mode
+	count.unread = func() bool { return x.http1 && r.ContentLength != 0 && !f.bodyEnded.Load() }
+	defer f.settle(count, r)
 	proxy.ServeHTTP(count, r)
 	whole = true
+}
+
+// settle ends the connection of a request whose body the backend has not read to its end. Nothing may be read as a request after such a body, and
+// net/http, left to itself, would wait for the rest of it.
+func (f *forwarder) settle(w *statusWriter, r *http.Request) {
+	c, _ := r.Context().Value(clientConnKey{}).(*clientConn)
+	if c == nil || !w.unread() {
+		return
+	}
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // a read that is under way for the backend ends, and so does the next line
+	_ = r.Body.Close()
+	c.linger.Store(int64(f.edge.restTimeout))
 }
 
 // forwarder brings one plain request to a member, and to the next where nothing has been sent yet. ReverseProxy does the streaming, in
@@ -69,7 +86,9 @@ type forwarder struct {
 	x         *exchange
 	snap      *discovery.Snapshot
 	transport *http.Transport
+
 	received  atomic.Int64 // bytes of the request's body
+	bodyEnded atomic.Bool
 }
 
 func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
@@ -95,9 +114,11 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 			ctx = context.WithValue(ctx, endsKey{}, endsOf(ctx, f.x))
 		}
 		try := r.Clone(ctx)
-		try.URL.Host = member.Addr
+		if try.URL.Host = member.Addr; try.Host == "" { // of HTTP/1.0: net/http would name the member's address
+			try.Host = "localhost"
+		}
 		svc.vouch(try.Header, member.ID)
-		body := &onceBody{r: r.Body, count: &f.received}
+		body := &onceBody{r: r.Body, of: f}
 		if r.Body != nil {
 			try.Body = body
 		}
@@ -174,7 +195,7 @@ func (f *forwarder) failed(w http.ResponseWriter, r *http.Request, err error) {
 type onceBody struct {
 	mu     sync.Mutex
 	r      io.ReadCloser
-	count  *atomic.Int64 // bytes read
+	of     *forwarder
 	read   bool
 	closed bool
 }
@@ -188,7 +209,10 @@ func (b *onceBody) Read(p []byte) (int, error) {
 	b.read = true
 	b.mu.Unlock()
 	n, err := b.r.Read(p)
-	b.count.Add(int64(n))
+	b.of.received.Add(int64(n))
+	if errors.Is(err, io.EOF) {
+		b.of.bodyEnded.Store(true)
+	}
 	return n, err
 }
 
@@ -227,6 +251,9 @@ func (e *Edge) transport(r *route) *http.Transport {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			from, _ := ctx.Value(endsKey{}).(ends)
+			if host, _, err := net.SplitHostPort(addr); err == nil && discovery.IsSocket(host) {
+				addr = host // net/http has added a port
+			}
 			return r.service.dial(ctx, addr, from)
 		},
 		DisableKeepAlives:      r.service.cfg.ProxyProtocol != "", // a PROXY header is about one client
@@ -272,9 +299,11 @@ func (copyBuffers) Put(b []byte) { copyPool.Put(&b) }
 // statusWriter remembers the status of an answer and counts the bytes of its body.
 type statusWriter struct {
 	http.ResponseWriter
-	code   int
-	bytes  int64
-	broken bool // the client takes no more
+	code    int
+	bytes   int64
+	broken  bool        // the client takes no more
+	interim bool        // it may have interim answers
+	unread  func() bool // tells whether the connection must end, since there is more of the request's body; nil: no
 }
 
 func (w *statusWriter) Write(p []byte) (int, error) {
@@ -284,9 +313,22 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteHeader passes interim answers on, but for 100, which net/http says as soon as the body is read for the backend, and not beside that one: both
+// would be written at the same time, to clients that can do nothing with early hints for what they send.
 func (w *statusWriter) WriteHeader(code int) {
-	if code >= 200 {
-		w.code = code
+	if code < http.StatusOK {
+		if w.interim && code != http.StatusContinue {
+			w.ResponseWriter.WriteHeader(code)
+		}
+		return
+	}
+	w.code = code
+	h := w.Header()
+	if h["Content-Type"] == nil {
+		h["Content-Type"] = nil // what the backend has not said is not guessed
+	}
+	if w.unread != nil && w.unread() {
+		h["Connection"] = []string{"close"}
 	}
 	w.ResponseWriter.WriteHeader(code)
 }

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/reactor"
 )
 
@@ -50,8 +51,12 @@ func (s *sources) connect(to netip.AddrPort) (fd int, err error) {
 	return fd, err
 }
 
-// dial is the same with package net, for names too.
+// dial is the same with package net, for names and sockets of the file system too.
 func (s *sources) dial(ctx context.Context, addr string, until time.Time) (conn net.Conn, err error) {
+	if network, path := discovery.Network(addr); network == "unix" {
+		d := net.Dialer{Deadline: until}
+		return d.DialContext(ctx, network, path)
+	}
 	to, _ := netip.ParseAddrPort(addr) // invalid for a name: any source will do, and the one that is taken decides the family
 	for _, from := range s.of(to.Addr().Unmap()) {
 		d := net.Dialer{Deadline: until}
