@@ -74,5 +74,5 @@ func runBackend(ctx context.Context, log *zap.Logger, load func() (*config.Setti
 	if err != nil {
 		return err
 	}
-	return reloading(ctx, reloader, b.Run)
+	return reloading(ctx, b, reloader, log)
 }

@@ -76,8 +76,8 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 			{Path: "/", Key: "none"},
 			{Path: "/ws"}, {Path: "/echo"}, {Path: "/whoami"},
 		},
-		Membership:   edge.Membership{Memory: registry},
-		DrainTimeout: devDrain, Logger: log,
+		Membership: edge.Membership{Memory: registry},
+		DrainDelay: -1, DrainTimeout: devDrain, Logger: log,
 	}
 	pushes := new(pushPorts)
 	cfg.AdminHandler = pushes

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -10,6 +12,7 @@ import (
 	"github.com/selvedge/selvedge/edge"
 	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/config"
+	"github.com/selvedge/selvedge/internal/systemd"
 )
 
 func newEdge(g *global) *cobra.Command {
@@ -65,6 +68,13 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 	}
 	pushes := new(pushPorts)
 	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
+	sockets, err := systemd.Sockets()
+	if err != nil {
+		return usage(err)
+	}
+	if cfg, err = inherit(cfg, sockets); err != nil {
+		return usage(err)
+	}
 	e, err := edge.New(cfg)
 	if err != nil {
 		return usage(settings.Locate(err))
@@ -92,5 +102,29 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 			log.Error("the access log cannot be opened anew; it goes on in the old file", zap.Error(err))
 		}
 	}
-	return reloading(ctx, reloader, e.Run)
+	return reloading(ctx, e, reloader, log)
+}
+
+// inherit gives the sockets of systemd to cfg's listeners, in the order of the list: one called admin to the operator's, one called https or http to the
+// next with or without TLS, and any other to the next. A listener that gets none opens its own.
+func inherit(cfg edge.Config, sockets []systemd.Socket) (edge.Config, error) {
+	if len(cfg.Listen) == 0 {
+		cfg.Listen = []edge.Listener{{Addr: edge.DefaultAddr}}
+	}
+	cfg.Listen = slices.Clone(cfg.Listen)
+	for _, socket := range sockets {
+		if socket.Name == "admin" && cfg.Admin.Inherited == nil {
+			cfg.Admin.Inherited = socket.Listener
+			continue
+		}
+		i := slices.IndexFunc(cfg.Listen, func(l edge.Listener) bool {
+			fits := socket.Name != "https" && socket.Name != "http" || (socket.Name == "https") == (l.TLS != nil)
+			return l.Inherited == nil && fits
+		})
+		if i < 0 {
+			return cfg, fmt.Errorf("systemd hands over a socket called %s at %v that no listener is left for; add one to listen", socket.Name, socket.Listener.Addr())
+		}
+		cfg.Listen[i].Inherited = socket.Listener
+	}
+	return cfg, nil
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/selvedge/selvedge/internal/config"
+	"github.com/selvedge/selvedge/internal/systemd"
 )
 
 // Exit codes, as the documentation has them.
@@ -83,17 +84,33 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// reloading runs a process that reloads until it ends.
-func reloading(ctx context.Context, r *config.Reloader, run func(context.Context) error) error {
+// process is an edge or a backend.
+type process interface {
+	Ready() <-chan struct{}
+	Run(ctx context.Context) error
+}
+
+// reloading runs a process that reloads until it ends, and keeps systemd informed.
+func reloading(ctx context.Context, p process, r *config.Reloader, log *zap.Logger) error {
+	systemd := systemd.Notifier{Log: log}
+	r.Begin, r.End = systemd.Reloading, systemd.Ready
 	hangups := make(chan os.Signal, 1) // one that waits stands for all
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { r.Run(ctx, hangups) })
+	watching.Go(func() {
+		select {
+		case <-p.Ready():
+			systemd.Ready()
+			r.Run(ctx, hangups)
+			systemd.Stopping()
+		case <-ctx.Done():
+		}
+	})
 	defer watching.Wait()
 	defer cancel()
-	return run(ctx)
+	return p.Run(ctx)
 }
 
 // global are the flags that every command has.

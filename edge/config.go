@@ -40,6 +40,7 @@ const (
 	DefaultResponseTimeout = 5 * time.Second
 	DefaultRetries         = 2
 	DefaultRouteTimeout    = 60 * time.Second
+	DefaultDrainDelay      = time.Second
 	DefaultDrainTimeout    = 60 * time.Second
 	DefaultHeaderBytes     = 16 << 10
 )
@@ -57,7 +58,10 @@ type Config struct {
 
 	Membership Membership
 
-	Engine       string        // how tunnels move bytes: "auto" (default), "copy" or "splice"
+	Engine string // how tunnels move bytes: "auto" (default), "copy" or "splice"
+	// DrainDelay is how long connections are still taken when Run's context has ended and readiness fails, so that balancers which ask for it
+	// can turn away first. It counts in DrainTimeout. Reloadable; default 1 s, negative: not at all.
+	DrainDelay   time.Duration
 	DrainTimeout time.Duration // reloadable; how long sessions may go on when Run's context has ended; default 60 s, negative: not at all
 	HeaderBytes  int           // reloadable; largest request head, in bytes; default 16,384
 	Sessions     int           // reloadable; most sessions at once; default, and upper bound: what the descriptor limit allows
@@ -202,6 +206,7 @@ func (c Config) withDefaults() Config {
 		c.Services[r.Service] = c.Services[r.Service].withDefaults()
 	}
 	c.Admin.Addr = cmp.Or(c.Admin.Addr, DefaultAdminAddr)
+	c.DrainDelay = max(0, cmp.Or(c.DrainDelay, DefaultDrainDelay))
 	c.DrainTimeout = max(0, cmp.Or(c.DrainTimeout, DefaultDrainTimeout))
 	c.HeaderBytes = cmp.Or(c.HeaderBytes, DefaultHeaderBytes)
 	if c.Name == "" {

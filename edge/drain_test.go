@@ -94,3 +94,31 @@ func TestRunEndsAtOnceWithoutSessions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Readiness fails first: whoever comes before balancers have seen it gets a session yet.
+func TestDrainDelay(t *testing.T) {
+	e := start(t, Config{Membership: members(listenBackend(t, echo("b0"))), DrainDelay: 2 * time.Second, DrainTimeout: time.Hour})
+	addr := e.Addr().String()
+	e.stop()
+	testkit.Eventually(t, patience, func() bool { code, _ := e.admin("GET", "/readyz", ""); return code == 503 }, "readiness fails")
+	c := e.send(upgradeTo("/ws?user=a"))
+	if got := c.head().StatusCode; got != http.StatusSwitchingProtocols {
+		t.Fatalf("during the delay: %d", got)
+	}
+	c.line()
+	testkit.Eventually(t, patience, func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	}, "no connection is taken any more")
+	say(c, "still here\n")
+	if got := c.line(); got != "still here" {
+		t.Errorf("got %q", got)
+	}
+	_ = c.Close()
+	if err := e.wait(); err != nil {
+		t.Error(err)
+	}
+}

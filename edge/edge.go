@@ -142,7 +142,7 @@ func (e *Edge) Sessions() int {
 	return e.sessions.joined
 }
 
-// Run listens and serves until ctx ends, then drains: readiness fails, no connection is accepted any more, and sessions and requests may
+// Run listens and serves until ctx ends, then drains: readiness fails, after DrainDelay no connection is accepted any more, and sessions and requests may
 // go on for DrainTimeout; those left are ended at a pace with a FIN. It returns nil once all of that is done, or the error that kept
 // it from working. It is called once.
 func (e *Edge) Run(ctx context.Context) (err error) {
@@ -229,11 +229,21 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	e.draining.Store(true) // no reload begins any more
 	stopMoving()           // all sessions go now, and new ones go elsewhere
 	e.reloading.Lock()     // and none is under way
-	patience := e.live.Load().drainTimeout
+	delay, patience := e.live.Load().drainDelay, e.live.Load().drainTimeout
 	e.reloading.Unlock()
 	if err != nil {
-		patience = 0
+		delay, patience = 0, 0
 	}
+	if delay > 0 {
+		e.log.Info("edge is not ready any more, and takes connections until balancers have seen it", zap.Duration("for", delay))
+		turnAway := time.NewTimer(delay)
+		select {
+		case <-turnAway.C:
+		case err = <-e.failed:
+			turnAway.Stop()
+		}
+	}
+	patience -= delay
 	e.drain(intakes, public, relay, patience)
 
 	stop()

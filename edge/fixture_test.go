@@ -75,6 +75,9 @@ func start(t *testing.T, cfg Config, change ...func(*Edge)) *running {
 	if cfg.Admin.Addr == "" {
 		cfg.Admin.Addr = "127.0.0.1:0"
 	}
+	if cfg.DrainDelay == 0 {
+		cfg.DrainDelay = -1
+	}
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = -1
 	}

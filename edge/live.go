@@ -18,6 +18,7 @@ type live struct {
 	auth         *auth          // nil: no tokens
 	gate         gate
 	adminToken   string
+	drainDelay   time.Duration
 	drainTimeout time.Duration
 }
 
@@ -45,6 +46,7 @@ func newLive(cfg Config, services map[string]*service, tokens *auth) (*live, err
 		auth:         tokens,
 		gate:         gate,
 		adminToken:   cfg.Admin.Token,
+		drainDelay:   min(cfg.DrainDelay, cfg.DrainTimeout),
 		drainTimeout: cfg.DrainTimeout,
 	}, nil
 }

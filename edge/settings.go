@@ -16,7 +16,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		return Config{}, err
 	}
 	cfg := Config{
-		Membership: membership, Engine: s.Engine, DrainTimeout: s.DrainTimeout, HeaderBytes: s.Limits.HeaderBytes,
+		Membership: membership, Engine: s.Engine, DrainDelay: s.DrainDelay, DrainTimeout: s.DrainTimeout, HeaderBytes: s.Limits.HeaderBytes,
 		Sessions: s.Limits.Sessions, Name: s.Name, StateDir: s.StateDir, Logger: log,
 		IdleTimeout: s.Limits.IdleTimeout,
 		Admission: Admission{

@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"internal/ringsim":         {"hashring"},
 	"internal/rpc":             {},
 	"internal/systemtest":      {},
+	"internal/systemd":         {},
 	"internal/testkit":         {},
 	"internal/tunnel":          {"internal/reactor"},
 }

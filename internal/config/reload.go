@@ -59,6 +59,8 @@ func (s *Settings) refer(v reflect.Value) {
 type Reloader struct {
 	// Hangup, where it is set before Run, is called at each signal, whatever comes of the reload: log files are opened anew there.
 	Hangup func()
+	// Begin and End, where they are set before Run, are called around each reload.
+	Begin, End func()
 
 	load func() (*Settings, error)
 	log  *zap.Logger
@@ -144,6 +146,12 @@ func (r *Reloader) until(ctx context.Context, hangups <-chan os.Signal, changed 
 
 // reload is called with what the files were before.
 func (r *Reloader) reload(cause string, before map[string]content) {
+	if r.Begin != nil {
+		r.Begin()
+	}
+	if r.End != nil {
+		defer r.End()
+	}
 	settings, err := r.load()
 	if err != nil {
 		r.seen = before // it is not to be tried again before it changes

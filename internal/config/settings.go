@@ -24,6 +24,7 @@ type Settings struct {
 	Engine         string             `koanf:"engine" oneof:"auto splice copy"` // how tunnels move bytes
 	Name           string             `koanf:"name"`                            // X-Selvedge-Edge
 	StateDir       string             `koanf:"state_dir"`                       // directory for what must be known after a restart
+	DrainDelay     time.Duration      `koanf:"drain_delay"`                     // how long an edge takes connections yet when readiness fails already; default 1s
 	DrainTimeout   time.Duration      `koanf:"drain_timeout"`                   // how long sessions may go on after SIGTERM; default 60s
 
 	has      func(key string) bool
