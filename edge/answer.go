@@ -27,6 +27,7 @@ const (
 	paced          reason = "upgrades_per_second"
 	headTooBig     reason = "head_too_big"
 	bodyTooBig     reason = "body_too_big"
+	slowBody       reason = "slow_body"
 	full           reason = "full"        // the session limit
 	exhausted      reason = "exhausted"   // no descriptor or port left to reach a backend with
 	draining       reason = "draining"    // the edge is on its way out
@@ -39,7 +40,7 @@ const (
 
 // reasons lists all, so that each is a metric from the start.
 var reasons = []reason{badRequest, badUser, noToken, badToken, unknownKey, noKeys, badHandshake, badProxyHeader, noRoute, denied, badOrigin,
-	userFull, addressFull, paced, headTooBig, bodyTooBig, full, exhausted, draining, noMember, unreachable,
+	userFull, addressFull, paced, headTooBig, bodyTooBig, slowBody, full, exhausted, draining, noMember, unreachable,
 	badAnswer, backendTooLate, clientGone}
 
 // statusClientGone is what metrics count for a client that left early, as nginx does; nobody is there to read it.
@@ -63,6 +64,7 @@ var (
 	refuseTarget = &refusal{http.StatusBadRequest, badRequest, "the request's target is neither a path nor an http URL", true}
 	refuseHost   = &refusal{http.StatusBadRequest, badRequest, "the Host is no host name, with or without a port", true}
 	refuseHead   = &refusal{http.StatusRequestHeaderFieldsTooLarge, headTooBig, "the head of the request is too big", true}
+	refuseSlow   = &refusal{http.StatusRequestTimeout, slowBody, "the body of the request comes too slowly", true}
 	refuseBody   = &refusal{http.StatusRequestEntityTooLarge, bodyTooBig, "the body of the request is too big", true}
 
 	refuseFull        = &refusal{http.StatusServiceUnavailable, full, "this edge holds as many sessions as it can; try again later", true}

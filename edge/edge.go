@@ -53,6 +53,7 @@ type Edge struct {
 
 	// Tests change these before Run.
 	slow        bool          // every connection goes through net/http
+	bodyGrace   time.Duration // for a body of no bytes
 	headTimeout time.Duration // for a client to send a request's head, on the reactor as in net/http
 	restTimeout time.Duration // for what a client goes on to send after an answer that ends the connection
 	draining    atomic.Bool
@@ -87,6 +88,7 @@ func New(cfg Config) (*Edge, error) {
 
 		headTimeout: headTimeout,
 		restTimeout: farewell,
+		bodyGrace:   bodyGrace,
 	}
 	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("edge: %w", err)

@@ -83,7 +83,7 @@ func (x *exchange) resolve(r *http.Request) *refusal {
 	if !x.live.gate.admits(x.head.Client) {
 		return refuseDenied
 	}
-	if r.Method == http.MethodConnect || r.URL.Opaque != "" || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https" {
+	if r.Method == http.MethodConnect || r.URL.Opaque != "" || r.URL.User != nil || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https" {
 		return refuseTarget
 	}
 	if !validFieldValue(r.Host) || strings.ContainsAny(r.Host, " \t\"\\/@,") {

@@ -35,12 +35,15 @@ func (e *Edge) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		e.refuse(count, x, no)
 		return
 	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context()) // a copy: net/http looks at the body of its own to see what became of 100-continue
+		f.body = e.paceBody(w, r)
+	}
 	if limit := x.route.bodyBytes; limit > 0 {
 		if r.ContentLength > limit {
 			e.refuse(count, x, refuseBody)
 			return
 		}
-		r = r.WithContext(r.Context()) // a copy: net/http looks at the body of its own to see what became of 100-continue
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 	}
 	snap := x.route.service.view.Snapshot()
@@ -87,6 +90,7 @@ type forwarder struct {
 	snap      *discovery.Snapshot
 	transport *http.Transport
 
+	body      *clientBody  // nil: none
 	received  atomic.Int64 // bytes of the request's body
 	bodyEnded atomic.Bool
 }
@@ -158,6 +162,9 @@ func (f *forwarder) mayRepeat(r *http.Request, err error) bool {
 
 // answered has the answer's fields follow the route's rules.
 func (f *forwarder) answered(answer *http.Response) error {
+	if f.body != nil {
+		f.body.free()
+	}
 	f.x.route.response.response(answer.Header)
 	return nil
 }
@@ -165,13 +172,17 @@ func (f *forwarder) answered(answer *http.Response) error {
 // failed answers where no backend did.
 func (f *forwarder) failed(w http.ResponseWriter, r *http.Request, err error) {
 	var no *refusal
+	if f.body != nil {
+		no = f.body.refusal()
+		f.body.free()
+	}
 	var tooBig *http.MaxBytesError
 	var dial *dialError
 	var timed net.Error
 	switch {
-	case errors.As(err, &no):
 	case errors.As(err, &tooBig):
 		no = refuseBody
+	case no != nil, errors.As(err, &no):
 	case r.Context().Err() != nil:
 		no = refuseGone
 	case errors.As(err, &dial) && dial.ours():
