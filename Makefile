@@ -12,7 +12,7 @@ TEST_FLAGS  ?=
 BENCH_FLAGS ?=
 SIM_FLAGS   ?=
 
-.PHONY: help run test build check sim chaos bench bench-ring bench-sessions bench-push consul tools generate deps js clean
+.PHONY: help run test build check sim chaos bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: deps consul js build ## every test, on real parts; installs or builds what
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
-	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C backend/testdata/porting/before .
+	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C internal/bench/backend . && go vet -C backend/testdata/porting/before .
 	@echo '== modules'; go mod tidy -diff
 	@echo '== lint'; $(BIN)/golangci-lint run ./...
 	@echo '== generated code'; ./internal/tools/generate.sh check
@@ -50,6 +50,9 @@ bench-sessions: build ## what an idle session costs behind the edge, nginx and H
 
 bench-push: build ## what a push costs with 1, 2 and 4 backends
 	go run ./internal/bench/cmd/bench push $(BENCH_FLAGS)
+
+bench-backend: ## package backend beside gorilla/websocket, coder/websocket and a loop of write(2): memory, echo, broadcast, PushMany
+	go run -C internal/bench/backend . $(BENCH_FLAGS)
 
 sim: ## the ownership protocol in 10,000 simulated worlds (SIM_FLAGS='-sim.first=20001')
 	go test -count=1 -timeout 60m -run '^TestSim$$' -v ./internal/homing -sim.seeds=10000 $(SIM_FLAGS)
