@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 
 	"github.com/gobwas/ws"
@@ -22,9 +23,22 @@ func (m Message) opcode() ws.OpCode {
 	return ws.OpText
 }
 
-// frame is what a message looks like on every session's wire: compiled once, shared, never changed.
+// frame is what a message looks like on every session's wire: compiled once, shared, never changed. (ws.CompileFrame does the same by way of two
+// buffers, which was a quarter of an echo's time.)
 func (m Message) frame() []byte {
-	return ws.MustCompileFrame(ws.NewFrame(m.opcode(), true, m.Data))
+	const fin = 0x80
+	size := len(m.Data)
+	out := make([]byte, 0, ws.MaxHeaderSize+size)
+	out = append(out, fin|byte(m.opcode()))
+	switch { // RFC 6455, section 5.2: the shortest form
+	case size < 126:
+		out = append(out, byte(size))
+	case size < 1<<16:
+		out = binary.BigEndian.AppendUint16(append(out, 126), uint16(size))
+	default:
+		out = binary.BigEndian.AppendUint64(append(out, 127), uint64(size))
+	}
+	return append(out, m.Data...)
 }
 
 var payloadSeed = maphash.MakeSeed()
