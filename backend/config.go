@@ -66,7 +66,8 @@ type Config struct {
 	// this or EdgeSecretFile is needed. Default: loopback, where there is no EdgeSecretFile, else none.
 	TrustedEdges []netip.Prefix
 	// PublicURL is where clients reach Listen without an edge, ws:// or wss://, for those that ask an edge where to connect and come with a
-	// ticket. What ends TLS in front must pass paths on as they are. It needs EdgeSecretFile. Default: none; clients come through edges.
+	// ticket. What ends TLS in front takes the path of PublicURL away, if it has one, and passes on the rest as it is. It needs
+	// EdgeSecretFile. Default: none; clients come through edges.
 	PublicURL string
 	// Weight multiplies the member's share of users, 1 to 1,000. Default 1.
 	Weight int

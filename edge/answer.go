@@ -31,6 +31,7 @@ const (
 	full           reason = "full"        // the session limit
 	exhausted      reason = "exhausted"   // no descriptor or port left to reach a backend with
 	draining       reason = "draining"    // the edge is on its way out
+	noDispatch     reason = "no_dispatch" // the service, or the user's backend, cannot be connected to directly
 	noMember       reason = "no_member"   // the ring is empty
 	unreachable    reason = "unreachable" // no candidate took the connection and answered, or all that did take no session now
 	badAnswer      reason = "bad_answer"  // a backend answered nonsense
@@ -40,7 +41,7 @@ const (
 
 // reasons lists all, so that each is a metric from the start.
 var reasons = []reason{badRequest, badUser, noToken, badToken, unknownKey, noKeys, badHandshake, badProxyHeader, noRoute, denied, badOrigin,
-	userFull, addressFull, paced, headTooBig, bodyTooBig, slowBody, full, exhausted, draining, noMember, unreachable,
+	userFull, addressFull, paced, headTooBig, bodyTooBig, slowBody, full, exhausted, draining, noDispatch, noMember, unreachable,
 	badAnswer, backendTooLate, clientGone}
 
 // statusClientGone is what metrics count for a client that left early, as nginx does; nobody is there to read it.

@@ -61,6 +61,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, x, refuseHead)
 	case x.upgrade:
 		e.upgrade(w, r, x, nil)
+	case x.head.Path == resolvePath:
+		e.dispatch(w, r, x)
 	default:
 		e.plain(w, r, x)
 	}
@@ -86,7 +88,7 @@ func (x *exchange) resolve(r *http.Request) *refusal {
 	if r.Method == http.MethodConnect || r.URL.Opaque != "" || r.URL.User != nil || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https" {
 		return refuseTarget
 	}
-	if !validFieldValue(r.Host) || strings.ContainsAny(r.Host, " \t\"\\/@,") {
+	if !plainHost(r.Host) {
 		return refuseHost // net/http lets more through than a name and a port; backends read such things in different ways
 	}
 	path, ok := cleanPath(x.head.Path)
@@ -97,6 +99,11 @@ func (x *exchange) resolve(r *http.Request) *refusal {
 		return refuseNoRoute
 	}
 	return x.identify(r)
+}
+
+// plainHost tells whether a Host is a name or an address, with or without a port, as far as it matters to those who read it.
+func plainHost(host string) bool {
+	return validFieldValue(host) && !strings.ContainsAny(host, " \t\"\\/@,")
 }
 
 // asks notes that a member is asked, and hears that it has answered.
