@@ -51,7 +51,7 @@ func TestManyUpgradesInARow(t *testing.T) {
 	some(total - total/10)
 	liveNow, heldNow := weigh()
 	t.Logf("live %d bytes after %d upgrades, %d after %d; held %d and %d", live, total/10, liveNow, total, held, heldNow)
-	const small = 256 << 10 // what one buffer more or less of the test itself makes
+	const small = 128 << 10 // what one buffer more or less of the test itself makes
 	if float64(liveNow) > 1.05*float64(live)+small || float64(heldNow) > 1.05*float64(held)+8<<20 {
 		t.Errorf("live %d bytes after %d upgrades, %d after %d; held %d and %d", live, total/10, liveNow, total, held, heldNow)
 	}
