@@ -32,7 +32,7 @@ func wantsWebSocket(r *http.Request) bool {
 }
 
 // checkUpgrade checks what an upgrade must look like, RFC 6455 section 4.1, and returns the Sec-WebSocket-Accept that its 101 must
-// carry. A version other than 13 is left to the backend to refuse: it knows which it has.
+// carry. A version other than 13, or none, is left to the backend to refuse: it knows which it has.
 func checkUpgrade(r *http.Request) (accept string, no *refusal) {
 	key := r.Header["Sec-Websocket-Key"]
 	switch {
@@ -42,7 +42,7 @@ func checkUpgrade(r *http.Request) (accept string, no *refusal) {
 		return "", refuseRequest("an upgrade to WebSocket needs HTTP/1.1")
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return "", refuseRequest("an upgrade to WebSocket must have no body")
-	case len(r.Header["Sec-Websocket-Version"]) != 1:
+	case len(r.Header["Sec-Websocket-Version"]) > 1:
 		return "", refuseRequest("an upgrade to WebSocket must have one Sec-WebSocket-Version")
 	case len(key) != 1 || !validKey(key[0]):
 		return "", refuseRequest("an upgrade to WebSocket must have one Sec-WebSocket-Key, of 16 bytes in base64")
