@@ -18,6 +18,12 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		return Config{}, err
 	}
 	b := s.Backend
+	if !b.RPC.TLS.Empty() {
+		return Config{}, s.Wrong("backend.rpc.tls", "the RPC does not speak TLS yet; leave this out, and keep the RPC on a private network with a token")
+	}
+	if !s.Admin.TLS.Empty() {
+		return Config{}, s.Wrong("admin.tls", "only an edge's admin listener speaks TLS; leave this out for a backend, and listen on loopback")
+	}
 	cfg := Config{
 		ID: b.ID, Service: b.Service, Listen: b.Listen, RPC: b.RPC.Addr, Admin: s.Admin.Addr, Advertise: b.Advertise, Weight: b.Weight,
 		EdgeSecretFile: b.EdgeSecretFile, PublicURL: b.PublicURL,

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,5 +25,21 @@ func TestFromSettings(t *testing.T) {
 	}
 	if cfg.PingEvery != -time.Second || cfg.PongTimeout != 3*time.Second || cfg.OnFull != FullDrop || !cfg.Compress || cfg.Limits != (Limits{7, 3, 0.5}) {
 		t.Errorf("%+v", cfg)
+	}
+}
+
+// What a member would not do is not passed over in silence; an empty tls, as the contract shows it, is none.
+func TestSettingsRefuseTLS(t *testing.T) {
+	some := &config.ServerTLS{Cert: "c.pem", Key: "k.pem"}
+	for key, s := range map[string]*config.Settings{
+		"backend.rpc.tls": {Backend: config.Backend{RPC: config.RPC{TLS: some}}},
+		"admin.tls":       {Admin: config.Admin{TLS: some}},
+		"":                {Admin: config.Admin{TLS: &config.ServerTLS{}}, Backend: config.Backend{RPC: config.RPC{TLS: &config.ServerTLS{}}}},
+	} {
+		s.Backends = "b1=127.0.0.1:1"
+		_, err := FromSettings(s, nil)
+		if key == "" && err != nil || key != "" && (err == nil || !strings.Contains(err.Error(), key)) {
+			t.Errorf("%q: %v", key, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"html/template"
@@ -16,10 +17,22 @@ import (
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
-// adminServer serves the operator. HTTP/2 without TLS is on, for gRPC on the push service.
+// adminListener is ln, by TLS where that is wanted; each connection sees the certificates that are in force then.
+func (e *Edge) adminListener(ln net.Listener) net.Listener {
+	if e.cfg.Admin.TLS == nil {
+		return ln
+	}
+	return tls.NewListener(ln, &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return e.live.Load().adminTLS, nil },
+	})
+}
+
+// adminServer serves the operator. HTTP/2 is on, without TLS too, for gRPC on the push service.
 func (e *Edge) adminServer(work context.Context) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler:           e.adminHandler(),

@@ -106,7 +106,8 @@ func (l Listener) sameKind(other Listener) bool {
 type Admin struct {
 	Addr      string       // host:port; default DefaultAdminAddr; "off": none
 	Inherited net.Listener // already listening: used in place of Addr; Run closes it
-	Token     string       // reloadable; asked for as a bearer token for all but /healthz and /readyz; must be set off loopback
+	Token     string       // reloadable; asked for as a bearer token for all but /healthz and /readyz
+	TLS       *TLS         // nil: plain HTTP. Off loopback there must be a Token, or a TLS.ClientCA
 }
 
 // Route sends requests to a service. Of the routes that match, the most specific host wins (exact, then the longest *.suffix, then
@@ -372,7 +373,10 @@ func (a Admin) check() error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return config.Wrongf("addr", `%q: want HOST:PORT, or "off" for no admin listener`, addr)
 	}
-	if err := admin.CheckExposure(addr, a.Token, "admin.token_file (Admin.Token)"); err != nil {
+	if a.TLS != nil && a.TLS.ClientCA != "" {
+		return nil // strangers have no certificate
+	}
+	if err := admin.CheckExposure(addr, a.Token, "admin.token_file (Admin.Token) or admin.tls.client_ca"); err != nil {
 		return config.Under("addr", err)
 	}
 	return nil

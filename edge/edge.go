@@ -219,7 +219,7 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	}
 	adminServer := e.adminServer(work)
 	if admin != nil {
-		start(func() error { return ignoreClosed(adminServer.Serve(admin)) })
+		start(func() error { return ignoreClosed(adminServer.Serve(e.adminListener(admin))) })
 	}
 	close(e.ready)
 	e.log.Info("edge is listening", zap.Stringer("addr", e.addrs[0]), zap.Any("admin", e.adminAddr), zap.Int("sessions_limit", e.sessions.most()))

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"time"
+
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 // live is the part of the configuration that can be replaced while the edge runs, ready for use. It is immutable: a request takes the
@@ -19,6 +21,7 @@ type live struct {
 	gate         gate
 	adminToken   string
 	drainDelay   time.Duration
+	adminTLS     *tls.Config // nil: without
 	drainTimeout time.Duration
 }
 
@@ -37,6 +40,12 @@ func newLive(cfg Config, services map[string]*service, tokens *auth) (*live, err
 	if err != nil {
 		return nil, err
 	}
+	var secureAdmin *tls.Config
+	if cfg.Admin.TLS != nil {
+		if secureAdmin, err = cfg.Admin.TLS.serverConfig(); err != nil {
+			return nil, config.Under("admin.tls", err)
+		}
+	}
 	return &live{
 		services:     services,
 		routes:       table,
@@ -47,6 +56,7 @@ func newLive(cfg Config, services map[string]*service, tokens *auth) (*live, err
 		gate:         gate,
 		adminToken:   cfg.Admin.Token,
 		drainDelay:   min(cfg.DrainDelay, cfg.DrainTimeout),
+		adminTLS:     secureAdmin,
 		drainTimeout: cfg.DrainTimeout,
 	}, nil
 }

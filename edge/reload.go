@@ -58,6 +58,7 @@ func (c Config) needsRestart(next Config) error {
 	}
 	same("listen", slices.EqualFunc(c.Listen, next.Listen, func(a, b Listener) bool { return a.Addr == b.Addr }))
 	same("listen: tls, proxy_protocol, redirect_https", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
+	same("whether there is admin.tls", (c.Admin.TLS == nil) == (next.Admin.TLS == nil))
 	same("admin.addr", c.Admin.Addr == next.Admin.Addr)
 	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(c.Membership, next.Membership))
 	same("engine", c.Engine == next.Engine)

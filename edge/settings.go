@@ -26,6 +26,9 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		AccessLog: AccessLog{Path: s.AccessLog.Path, Sample: s.AccessLog.Sample},
 		Services:  make(map[string]ServiceConfig),
 	}
+	if t := s.Admin.TLS; !t.Empty() {
+		cfg.Admin.TLS = &TLS{Certs: []Cert{{t.Cert, t.Key}}, ClientCA: t.ClientCA}
+	}
 	if cfg.Admin.Token, err = s.Token("admin.token_file", s.Admin.TokenFile); err != nil {
 		return cfg, err
 	}
@@ -35,7 +38,7 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 	}
 	for _, l := range s.Listen {
 		listener := Listener{Addr: l.Addr, ProxyProtocol: l.ProxyProtocol, RedirectHTTPS: l.RedirectHTTPS}
-		if l.TLS != nil && !l.TLS.Empty() {
+		if !l.TLS.Empty() {
 			listener.TLS = &TLS{ClientCA: l.TLS.ClientCA, TicketKeys: l.TLS.TicketKeys}
 			for _, c := range l.TLS.Certs {
 				listener.TLS.Certs = append(listener.TLS.Certs, Cert(c))

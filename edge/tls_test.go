@@ -354,6 +354,48 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
+// The operator's listener by TLS: a client certificate stands in for a token, HTTP/2 is spoken, and a reload brings another certificate.
+func TestAdminTLS(t *testing.T) {
+	a := newAuthority(t)
+	files := a.leaf("before.test", "127.0.0.1")
+	cfg := reloadable(discovery.NewMemory())
+	cfg.Admin = Admin{Addr: "0.0.0.0:0", TLS: &TLS{Certs: []Cert{files}}}
+	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "client_ca") {
+		t.Errorf("off loopback, without token and certificates: %v", err)
+	}
+	cfg.Admin.TLS.ClientCA = a.file
+	e := start(t, cfg)
+	own := a.pair(a.leaf("operator"))
+	get := func(certificates ...tls.Certificate) (answer, error) {
+		client := a.client("")
+		client.Certificates = certificates
+		transport := &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: true, DisableKeepAlives: true}
+		_, port, _ := net.SplitHostPort(e.AdminAddr().String())
+		got, err := (&http.Client{Transport: transport, Timeout: patience}).Get("https://127.0.0.1:" + port + "/metrics")
+		if err == nil {
+			_ = got.Body.Close()
+		}
+		return answer{got}, err
+	}
+	if answer, err := get(); err == nil {
+		t.Errorf("without a certificate: %s", answer.Status)
+	}
+	for _, want := range []string{"before.test", "after.test"} {
+		answer, err := get(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shown := answer.TLS.PeerCertificates[0].Subject.CommonName; answer.StatusCode != http.StatusOK || answer.ProtoMajor != 2 || shown != want {
+			t.Errorf("%s %s by %s, want %s", answer.Proto, answer.Status, shown, want)
+		}
+		renewed := a.leaf("after.test", "127.0.0.1")
+		cfg.Admin.TLS = &TLS{Certs: []Cert{renewed}, ClientCA: a.file}
+		if err := e.Reload(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestTicketKeys(t *testing.T) {
 	k := strings.Repeat("ab", 32)
 	for text, want := range map[string]string{

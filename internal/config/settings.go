@@ -49,7 +49,9 @@ type TLS struct {
 }
 
 // Empty tells whether nothing is set, which is the same as no TLS.
-func (t *TLS) Empty() bool { return len(t.Certs) == 0 && t.ClientCA == "" && t.TicketKeys == "" }
+func (t *TLS) Empty() bool {
+	return t == nil || len(t.Certs) == 0 && t.ClientCA == "" && t.TicketKeys == ""
+}
 
 // Cert names the files of a certificate and its key.
 type Cert struct {
@@ -67,9 +69,20 @@ type MemberTLS struct {
 
 // Admin is the operator's listener.
 type Admin struct {
-	Addr      string `koanf:"addr"`
-	TokenFile string `koanf:"token_file" is:"file"`
+	Addr      string     `koanf:"addr"`
+	TokenFile string     `koanf:"token_file" is:"file"`
+	TLS       *ServerTLS `koanf:"tls"` // of an edge
 }
+
+// ServerTLS is how a listener of operators and programs talks TLS.
+type ServerTLS struct {
+	Cert     string `koanf:"cert" is:"file"`
+	Key      string `koanf:"key" is:"file"`
+	ClientCA string `koanf:"client_ca" is:"file"` // who signs the certificates that clients must show
+}
+
+// Empty tells whether nothing is set, which is the same as no TLS.
+func (t *ServerTLS) Empty() bool { return t == nil || *t == ServerTLS{} }
 
 // Consul says how to reach Consul.
 type Consul struct {
@@ -193,8 +206,9 @@ type Move struct {
 
 // RPC is the listener of the push service.
 type RPC struct {
-	Addr          string `koanf:"addr"`
-	TokenFile     string `koanf:"token_file" is:"file"`
-	PeerTokenFile string `koanf:"peer_token_file" is:"file"`
-	TrustRefused  *bool  `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
+	Addr          string     `koanf:"addr"`
+	TokenFile     string     `koanf:"token_file" is:"file"`
+	PeerTokenFile string     `koanf:"peer_token_file" is:"file"`
+	TLS           *ServerTLS `koanf:"tls"`           // not there yet: must be empty
+	TrustRefused  *bool      `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
 }
