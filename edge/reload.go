@@ -45,6 +45,9 @@ func (e *Edge) Reload(cfg Config) error {
 		return fmt.Errorf("edge: %w", err)
 	}
 	e.install(next, cfg)
+	if !reflect.DeepEqual(e.cfg.Membership, cfg.Membership) {
+		e.log.Warn("the token for Consul has changed; services that are followed already use the old one until the edge is restarted")
+	}
 	return nil
 }
 
@@ -60,7 +63,7 @@ func (c Config) needsRestart(next Config) error {
 	same("listen: tls, proxy_protocol, redirect_https", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
 	same("whether there is admin.tls", (c.Admin.TLS == nil) == (next.Admin.TLS == nil))
 	same("admin.addr", c.Admin.Addr == next.Admin.Addr)
-	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(c.Membership, next.Membership))
+	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(withoutToken(c.Membership), withoutToken(next.Membership)))
 	same("engine", c.Engine == next.Engine)
 	same("limits.idle_timeout", c.IdleTimeout == next.IdleTimeout)
 	same("state_dir", c.StateDir == next.StateDir)
@@ -70,6 +73,16 @@ func (c Config) needsRestart(next Config) error {
 		errs = append(errs, config.Wrongf("limits.header_bytes", "%d: this edge was started for at most %d; restart it", next.HeaderBytes, most))
 	}
 	return errors.Join(errs...)
+}
+
+// withoutToken leaves Consul's token out: one that was rotated must not keep the rest from being reloaded.
+func withoutToken(m Membership) Membership {
+	if m.Consul != nil {
+		c := *m.Consul
+		c.Token = ""
+		m.Consul = &c
+	}
+	return m
 }
 
 // prepare makes what cfg asks for, without any effect on what is in force. Services that there are keep their pools; and those whose own

@@ -104,6 +104,26 @@ func TestReloadKeepsServices(t *testing.T) {
 	}
 }
 
+// A token for Consul that was rotated does not keep the rest from being reloaded.
+func TestReloadWithAnotherConsulToken(t *testing.T) {
+	cfg := reloadable(nil)
+	cfg.Membership = Membership{Consul: &discovery.ConsulConfig{Addr: deadAddr(t), Token: "old"}}
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := cfg
+	next.HeaderBytes = 2048
+	next.Membership = Membership{Consul: &discovery.ConsulConfig{Addr: cfg.Membership.Consul.Addr, Token: "new"}}
+	if err := e.Reload(next); err != nil || e.live.Load().headerBytes != 2048 {
+		t.Errorf("with another token: %v", err)
+	}
+	next.Membership = Membership{Consul: &discovery.ConsulConfig{Addr: "127.0.0.1:1", Token: "old"}}
+	if err := e.Reload(next); err == nil {
+		t.Error("with another Consul: no error")
+	}
+}
+
 // An error names what is wrong, and nothing has changed: neither what is asked for nor what else the config says.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	registry := discovery.NewMemory()
