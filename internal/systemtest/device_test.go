@@ -38,8 +38,9 @@ type connection struct {
 }
 
 type deviceOptions struct {
-	edges []string // tried in turn
-	stay  bool     // does not reconnect
+	edges []string                                                               // tried in turn
+	stay  bool                                                                   // does not reconnect
+	by    func(ctx context.Context, edge, target string) (url string, err error) // asks an edge where to connect; nil: to the edge
 }
 
 // closing is the end of one connection: a close frame's code and reason, or 1006.
@@ -60,9 +61,7 @@ type crowd struct {
 // online brings perUser devices of each user online, half of them through each edge, and waits until all are connected.
 func online(t testing.TB, users []string, perUser int, edges ...*frontDoor) *crowd {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	c := &crowd{t: t, stop: stop}
-	t.Cleanup(c.close)
+	var devices []*device
 	for _, user := range users {
 		for i := range perUser {
 			var addrs []string
@@ -71,9 +70,18 @@ func online(t testing.TB, users []string, perUser int, edges ...*frontDoor) *cro
 			}
 			d := &device{user: user, received: make(map[string]int), opts: deviceOptions{edges: addrs}}
 			d.url = "/ws?hello=1&user=" + url.QueryEscape(user) + fmt.Sprintf("&device=d%d", i)
-			c.devices = append(c.devices, d)
+			devices = append(devices, d)
 		}
 	}
+	return bringOnline(t, devices)
+}
+
+// bringOnline starts devices and waits until all are connected.
+func bringOnline(t testing.TB, devices []*device) *crowd {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	c := &crowd{t: t, devices: devices, stop: stop}
+	t.Cleanup(c.close)
 	gate := make(chan struct{}, 64) // handshakes at once at the start; afterwards everybody for themselves
 	for _, d := range c.devices {
 		c.wg.Go(func() {
@@ -120,7 +128,14 @@ func (d *device) live(ctx context.Context, tried func()) {
 
 func (d *device) dial(ctx context.Context, edge string) (net.Conn, error) {
 	dialer := ws.Dialer{Timeout: 10 * time.Second}
-	conn, early, _, err := dialer.Dial(ctx, "ws://"+edge+d.url)
+	to := "ws://" + edge + d.url
+	if d.opts.by != nil {
+		var err error
+		if to, err = d.opts.by(ctx, edge, d.url); err != nil {
+			return nil, err
+		}
+	}
+	conn, early, _, err := dialer.Dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,209 @@
+package systemtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/selvedge/selvedge/internal/testkit"
+)
+
+// dispatcher asks edges where to connect, and remembers what they named.
+type dispatcher struct {
+	mu    sync.Mutex
+	named map[string][]string // backends, by target
+}
+
+type dispatched struct{ URL, Backend, Error string }
+
+// resolve asks an edge for a target such as /ws?user=alice.
+func resolve(ctx context.Context, edge, target string) (d dispatched, err error) {
+	path, query, _ := strings.Cut(target, "?")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://"+edge+"/.well-known/selvedge/resolve?path="+url.QueryEscape(path)+"&"+query, nil)
+	if err != nil {
+		return d, err
+	}
+	request.Close = true
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return d, err
+	}
+	defer answer.Body.Close()
+	if err = json.NewDecoder(answer.Body).Decode(&d); err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", answer.Status, d.Error)
+	}
+	return d, err
+}
+
+func (d *dispatcher) by(ctx context.Context, edge, target string) (string, error) {
+	answer, err := resolve(ctx, edge, target)
+	if err == nil {
+		d.mu.Lock()
+		d.named[target] = append(d.named[target], answer.Backend)
+		d.mu.Unlock()
+	}
+	return answer.URL, err
+}
+
+// Users with one device through the edge and one that is connected to its backend by itself: both get each push, once; a backend that
+// is killed is no trap; one that drains moves both. Edges sign, and tickets open what they are for.
+func TestDispatch(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	config := filepath.Join(t.TempDir(), "selvedge.yaml")
+	text := fmt.Sprintf("backend: {edge_secret_file: %q}\nservices: {default: {edge_secret_file: %q}}\n", secret, secret)
+	for path, text := range map[string]string{secret: strings.Repeat("5e", 32), config: text} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &cluster{t: t, consul: testkit.StartConsul(t), backends: make(map[string]*member)}
+	for _, id := range []string{"b1", "b2", "b3"} {
+		addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+		c.addBackend(id, "--config", config, "--listen", addr, "--public-url", "ws://"+addr, "--drain-timeout", "5s")
+	}
+	edge := c.addEdge("edge", "--config", config, "--consul", c.consul.Addr)
+	c.awaitRing(3)
+
+	users := userNames(30)
+	sent := &dispatcher{named: make(map[string][]string)}
+	var devices, direct []*device
+	for _, user := range users {
+		for _, by := range []func(context.Context, string, string) (string, error){nil, sent.by} {
+			d := &device{user: user, received: make(map[string]int), opts: deviceOptions{edges: []string{edge.addr}, by: by}}
+			d.url = "/ws?hello=1&user=" + user
+			if devices = append(devices, d); by != nil {
+				d.url += "&device=direct"
+				direct = append(direct, d)
+			}
+		}
+	}
+	crowd := bringOnline(t, devices)
+	owner := c.owners(users)
+	for _, d := range devices {
+		if d.held() != owner[d.user] {
+			t.Errorf("%s is at %s, owner %s", d.url, d.held(), owner[d.user])
+		}
+	}
+	both := func(text string) {
+		t.Helper()
+		for _, r := range c.push(users, text) {
+			if r.Outcome != "DELIVERED" || r.Sessions != 2 {
+				t.Errorf("%s: %+v", text, r)
+			}
+		}
+		crowd.wantOnce(text)
+	}
+	both("at first")
+
+	tickets(t, c, edge, users, owner)
+
+	killed := time.Now()
+	c.backends["b1"].kill()
+	delete(c.backends, "b1")
+	crowd.await("everybody to be back", 10*time.Second, func(d *device) bool { return d.held() != "b1" && d.held() != "" })
+	var slowest time.Duration
+	moved := 0
+	for _, d := range direct {
+		if owner[d.user] != "b1" {
+			continue
+		}
+		moved++
+		d.mu.Lock()
+		slowest = max(slowest, d.conns[len(d.conns)-1].opened.Sub(killed))
+		d.mu.Unlock()
+		sent.mu.Lock()
+		if named := strings.Join(sent.named[d.url], " "); strings.Count(named, "b1") > 2 { // once to begin with; and once if the edge had just knocked
+			t.Errorf("%s was sent to %s", d.url, named)
+		}
+		sent.mu.Unlock()
+	}
+	t.Logf("the slowest of %d direct clients was back %v after the kill", moved, slowest.Round(time.Millisecond))
+	if moved == 0 {
+		t.Error("b1 owned nobody: this shows nothing")
+	}
+	c.awaitRing(2)
+	both("after the kill")
+
+	c.backends["b2"].signal(syscall.SIGTERM)
+	crowd.await("everybody to be at b3", 30*time.Second, func(d *device) bool { return d.held() == "b3" })
+	for _, d := range devices {
+		for _, end := range d.ends() {
+			if end.from == "b2" && end.code != 1012 {
+				t.Errorf("%s: %+v; a drain closes with 1012", d.url, end)
+			}
+		}
+	}
+	both("after the drain")
+}
+
+// tickets shows what real processes make of tickets that are no good.
+func tickets(t *testing.T, c *cluster, edge *frontDoor, users []string, owner map[string]string) {
+	t.Helper()
+	ask := func(addr, target string) (status int, reason, to string) {
+		t.Helper()
+		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", target)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		var says struct{ Reason string }
+		if answer.StatusCode != http.StatusSwitchingProtocols {
+			_ = json.NewDecoder(answer.Body).Decode(&says) // what is no JSON has no reason
+		}
+		return answer.StatusCode, says.Reason, answer.Header.Get("Location")
+	}
+	at := owner[users[0]]
+	other := map[string]string{"b1": "b2", "b2": "b3", "b3": "b1"}[at]
+	fresh := func() string {
+		t.Helper()
+		d, err := resolve(t.Context(), edge.addr, "/echo?user="+users[0])
+		if err != nil || d.Backend != at {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		return strings.TrimPrefix(d.URL, "ws://"+c.backends[at].addr)
+	}
+	used := fresh()
+	mac := strings.Index(used, "_ticket=") + 20
+	forged := used[:mac] + strings.Repeat("A", 20) + used[mac+20:]
+	for _, test := range []struct {
+		name, addr, target string
+		status             int
+		reason             string
+	}{
+		{"good", c.backends[at].addr, used, 101, ""},
+		{"replayed", c.backends[at].addr, used, 401, "ticket_replayed"},
+		{"another backend's", c.backends[other].addr, fresh(), 421, "ticket_other_backend"},
+		{"for another user", c.backends[at].addr, strings.Replace(fresh(), users[0], users[1], 1), 403, "ticket_other_url"},
+		{"forged", c.backends[at].addr, forged, 401, "ticket_forged"},
+		{"none", c.backends[at].addr, "/echo?user=" + users[0], 401, "unsigned"},
+	} {
+		status, reason, to := ask(test.addr, test.target)
+		wantTo := ""
+		if test.status == http.StatusMisdirectedRequest {
+			wantTo = "http://" + edge.addr + "/.well-known/selvedge/resolve?path=%2Fecho&user=" + users[0]
+		}
+		if status != test.status || test.reason != "" && reason != test.reason || to != wantTo {
+			t.Errorf("%s: %d %s, sent to %q; want %d %s, %q", test.name, status, reason, to, test.status, test.reason, wantTo)
+		}
+	}
+}
