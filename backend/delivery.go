@@ -15,14 +15,10 @@ type delivery struct {
 	took    []string      // of those, the ones whose bytes are in the kernel
 	dropped int           // of those, the ones that stay open and will never get it: their queues were full
 	left    int           // sessions that have neither taken it nor closed
-	settled chan struct{} // closed while left is 0
+	settled chan struct{} // closed when left becomes 0; nil while nobody has waited for that
 }
 
-func newDelivery() *delivery {
-	d := &delivery{settled: make(chan struct{})}
-	close(d.settled)
-	return d
-}
+func newDelivery() *delivery { return new(delivery) }
 
 // isBusy tells whether some session has still to take it. A message that waits for a slow client must stay known, or its next
 // repeat would be queued behind it.
@@ -43,9 +39,6 @@ func (d *delivery) claim(sessions []*Session, except string) []*Session {
 			fresh = append(fresh, s)
 			d.asked = append(d.asked, s.id)
 		}
-	}
-	if len(fresh) > 0 && d.left == 0 {
-		d.settled = make(chan struct{})
 	}
 	d.left += len(fresh)
 	return fresh
@@ -71,8 +64,9 @@ func (d *delivery) settle(session string, took bool) {
 	if took {
 		d.took = append(d.took, session)
 	}
-	if d.left--; d.left == 0 {
+	if d.left--; d.left == 0 && d.settled != nil {
 		close(d.settled)
+		d.settled = nil
 	}
 }
 
@@ -91,10 +85,22 @@ func (d *delivery) lost() int {
 	return d.dropped
 }
 
+// untilSettled is closed when left is 0 for the first time from now on; mu is held, and left is not 0.
+func (d *delivery) untilSettled() <-chan struct{} {
+	if d.settled == nil {
+		d.settled = make(chan struct{})
+	}
+	return d.settled
+}
+
 // wait returns the sessions that took the message, and how many are undecided when ctx ended first.
 func (d *delivery) wait(ctx context.Context) (took []string, undecided int) {
 	d.mu.Lock()
-	settled := d.settled
+	if d.left == 0 { // nearly always
+		defer d.mu.Unlock()
+		return slices.Clone(d.took), 0
+	}
+	settled := d.untilSettled()
 	d.mu.Unlock()
 	select {
 	case <-settled:

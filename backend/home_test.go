@@ -77,7 +77,7 @@ func TestRPCErrors(t *testing.T) {
 func TestWaitIsForOnesOwn(t *testing.T) {
 	d := newDelivery()
 	d.claim([]*Session{{id: "s1"}}, "")
-	own := d.settled
+	own := d.untilSettled()
 	d.settle("s1", true)
 	d.claim([]*Session{{id: "s2"}}, "")
 	select {

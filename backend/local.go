@@ -97,8 +97,8 @@ func newRecent() *recent {
 func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, key := bootClock(), homing.MessageKey{User: user, Message: m.id}
-	d, known, err := r.deliveries.Find(now, key, m.fingerprint())
+	now, key, print := bootClock(), homing.MessageKey{User: user, Message: m.id}, m.fingerprint()
+	d, known, err := r.deliveries.Find(now, key, print)
 	if err == nil && !known && !anybody {
 		return nil, false, nil
 	}
@@ -107,7 +107,7 @@ func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late 
 		if late {
 			return nil, true, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
 		}
-		d, err = r.deliveries.Join(now, key, m.fingerprint(), newDelivery)
+		d, err = r.deliveries.Join(now, key, print, newDelivery)
 	}
 	switch {
 	case errors.Is(err, homing.ErrReused):

@@ -30,6 +30,7 @@ type Session struct {
 
 	// the loop's, once attached
 	ended   bool   // the connection is given up; events that still come are dropped
+	ending  bool   // the client has shut its side, or something is wrong: read until that shows
 	awaited bool   // nothing has been heard of the client since it was pinged
 	rate    bucket // of the client's messages
 	reader  reader
@@ -156,6 +157,7 @@ func (s *Session) attach(fd int, loop *reactor.Loop, early []byte, end time.Time
 
 // Ready implements reactor.Handler: writable before readable, so that a reply makes room before the next request is read.
 func (s *Session) Ready(ev reactor.Events) {
+	s.ending = s.ending || ev&reactor.Ending != 0
 	if ev&reactor.Writable != 0 && !s.ended {
 		s.flush()
 	}

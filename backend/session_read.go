@@ -33,6 +33,10 @@ func (s *Session) read() {
 		if s.ended {
 			return
 		}
+		if n < len(buf) && !s.ending && !s.pauseReading() { // there was no more; a read that says so is spared
+			s.reg.Drained(reactor.Readable)
+			return
+		}
 	}
 	s.reg.Yield()
 }
