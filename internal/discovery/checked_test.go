@@ -79,6 +79,12 @@ func (w *ward) ill(addr string, is bool) {
 	w.sick[addr] = is
 }
 
+func (w *ward) checks(addr string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.seen[addr])
+}
+
 func (w *ward) after(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
 func (w *ward) ring() string {
@@ -118,8 +124,11 @@ func TestCheckedLeavesAndJoins(t *testing.T) {
 			t.Error("no counter of failed checks")
 		}
 		w.ill("b:1", false)
-		w.after(500 * time.Millisecond) // one good check at most
-		w.want("a c", "after too few good checks")
+		for before := w.checks("b:1"); w.checks("b:1") == before; {
+			w.after(10 * time.Millisecond)
+		}
+		w.after(2 * checkGap)
+		w.want("a c", "after one good check")
 		w.after(2500 * time.Millisecond)
 		w.want("a b c", "after two good checks")
 		wantMetrics(t, "well again", w.view, "discovery_flaps_total=1")
