@@ -122,7 +122,7 @@ func (r *reach) ring(ctx context.Context, g *global) (*pushv1.ShowResponse, *has
 	case ring.Len() == 0:
 		return nil, nil, errors.New("no member of the service is on the ring; is its name right, and is a backend up?")
 	case ring.Digest() != view.Digest:
-		return nil, nil, fmt.Errorf("the members make ring %s here and %s there; are both of the same version?", ring.Digest(), view.Digest)
+		return nil, nil, fmt.Errorf("the members make ring %s here and %s there; are both of the same version? The ring of a service with a ring_secret_file cannot be made here", ring.Digest(), view.Digest)
 	}
 	return view, ring, nil
 }

@@ -86,7 +86,7 @@ func New(cfg Config) (*Backend, error) {
 		prefix:    cfg.ID + "-" + strconv.FormatUint(now, 36) + "-",
 		trust:     trusted,
 		source:    source,
-		view:      discovery.NewView(cfg.Service, watched, cfg.Logger),
+		view:      discovery.NewView(cfg.Service, watched, cfg.Logger, cfg.Membership.RingOptions(cfg.Service)...),
 		table:     newTable(),
 		ready:     make(chan struct{}),
 		recent:    newRecent(),

@@ -126,7 +126,7 @@ func (h *home) ringOf(w *peerv1.PollReply) (*hashring.Ring, error) {
 	for _, m := range w.Members {
 		members = append(members, hashring.Member{ID: m.Member, Weight: int(m.Weight)})
 	}
-	ring, err := hashring.New(members)
+	ring, err := hashring.New(members, h.b.cfg.Membership.RingOptions(h.b.cfg.Service)...)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (c Config) needsRestart(next Config) error {
 	same("listen: tls, proxy_protocol, redirect_https", slices.EqualFunc(c.Listen, next.Listen, Listener.sameKind))
 	same("whether there is admin.tls", (c.Admin.TLS == nil) == (next.Admin.TLS == nil))
 	same("admin.addr", c.Admin.Addr == next.Admin.Addr)
-	same("consul, backends, registry, panic_threshold", reflect.DeepEqual(withoutToken(c.Membership), withoutToken(next.Membership)))
+	same("consul, backends, registry, panic_threshold, ring_secret_file", reflect.DeepEqual(withoutToken(c.Membership), withoutToken(next.Membership)))
 	same("engine", c.Engine == next.Engine)
 	same("limits.idle_timeout", c.IdleTimeout == next.IdleTimeout)
 	same("state_dir", c.StateDir == next.StateDir)

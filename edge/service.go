@@ -55,7 +55,7 @@ func newPool(name string, members Membership, stateDir string, log *zap.Logger) 
 	p := &pool{
 		name:    name,
 		checked: checked,
-		view:    discovery.NewView(name, checked, log),
+		view:    discovery.NewView(name, checked, log, members.RingOptions(name)...),
 		log:     log.With(zap.String("service", name)),
 	}
 	p.outliers = newOutliers(p.log)

@@ -93,7 +93,7 @@ func New(cfg Config) (*Sender, error) {
 		counted.close()
 		return nil, fmt.Errorf("sender: %w", err)
 	}
-	s.view = discovery.NewView(cfg.Service, source, cfg.Logger)
+	s.view = discovery.NewView(cfg.Service, source, cfg.Logger, cfg.Membership.RingOptions(cfg.Service)...)
 	s.view.Subscribe(s.forget)
 	go func() {
 		defer close(s.ended)

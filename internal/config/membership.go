@@ -1,7 +1,9 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 
 	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -10,6 +12,10 @@ import (
 // Membership says where members are found; without any setting it is the Consul that Consul's own environment variables name.
 func (s *Settings) Membership() (discovery.Membership, error) {
 	m := discovery.Membership{Backends: s.Backends, Registry: s.Registry}
+	var err error
+	if m.RingSecrets, err = s.ringSecrets(); err != nil {
+		return m, err
+	}
 	thresholds, err := s.panicThresholds()
 	if err != nil {
 		return m, err
@@ -28,6 +34,35 @@ func (s *Settings) Membership() (discovery.Membership, error) {
 		}
 	}
 	return m, nil
+}
+
+// leastRingSecret is the length of a secret that cannot be guessed from rings' digests, in bytes.
+const leastRingSecret = 16
+
+// ringSecrets are those that are set, by service: the bytes of the file but for white space around them.
+func (s *Settings) ringSecrets() (*discovery.RingSecrets, error) {
+	var secrets discovery.RingSecrets
+	for name, v := range s.Services {
+		if v.RingSecretFile == "" {
+			continue
+		}
+		key := "services." + name + ".ring_secret_file"
+		text, err := os.ReadFile(v.RingSecretFile)
+		if err != nil {
+			return nil, s.Wrong(key, err.Error())
+		}
+		if text = bytes.TrimSpace(text); len(text) < leastRingSecret {
+			return nil, s.Wrong(key, fmt.Sprintf("the secret has %d bytes; want %d or more, such as `openssl rand -hex 32` writes", len(text), leastRingSecret))
+		}
+		if secrets == nil {
+			secrets = make(discovery.RingSecrets)
+		}
+		secrets[name] = text
+	}
+	if secrets == nil {
+		return nil, nil
+	}
+	return &secrets, nil
 }
 
 // panicThresholds are those that are set, by service.

@@ -122,7 +122,8 @@ type Service struct {
 	TLS             *MemberTLS    `koanf:"tls"`
 	ProxyProtocol   string        `koanf:"proxy_protocol" oneof:"v1 v2"` // the PROXY header that members get; none: none
 	SourceAddresses []string      `koanf:"source_addresses"`
-	PanicThreshold  *float64      `koanf:"panic_threshold"` // share of members, 0 to 1; 0: off
+	RingSecretFile  string        `koanf:"ring_secret_file" is:"file"` // 16 or more random bytes, which all who make the ring must have
+	PanicThreshold  *float64      `koanf:"panic_threshold"`            // share of members, 0 to 1; 0: off
 	HealthCheck     HealthCheck   `koanf:"health_check"`
 }
 

@@ -15,6 +15,8 @@ type Snapshot struct {
 	Service string
 	Members []Member       // sorted by ID, one per ID; those outside the ring too
 	Ring    *hashring.Ring // of the members for which InRing holds; empty where there are none
+
+	options []hashring.Option // that Ring is made with
 }
 
 // Member returns the member of that id, in the ring or not. It costs one binary search.
@@ -38,9 +40,9 @@ func (s *Snapshot) successor(members []Member) (*Snapshot, error) {
 	if slices.Equal(s.Members, members) {
 		return s, nil
 	}
-	next := &Snapshot{Service: s.Service, Members: members, Ring: s.Ring}
+	next := &Snapshot{Service: s.Service, Members: members, Ring: s.Ring, options: s.options}
 	if in := ringMembers(members); !slices.Equal(ringMembers(s.Members), in) {
-		ring, err := hashring.New(in)
+		ring, err := hashring.New(in, s.options...)
 		if err != nil {
 			return nil, err
 		}

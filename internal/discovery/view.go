@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"go.uber.org/zap"
+
+	"github.com/selvedge/selvedge/hashring"
 )
 
 // View follows the members of one service. Any number of goroutines may read it.
@@ -29,8 +31,9 @@ type follower struct {
 	gone    atomic.Bool
 }
 
-// NewView returns a view of service with an empty snapshot; [View.Run] fills it. A nil log is silent.
-func NewView(service string, src Source, log *zap.Logger) *View {
+// NewView returns a view of service with an empty snapshot; [View.Run] fills it, with rings that options make (see
+// [Membership.RingOptions]). A nil log is silent.
+func NewView(service string, src Source, log *zap.Logger, options ...hashring.Option) *View {
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -40,7 +43,7 @@ func NewView(service string, src Source, log *zap.Logger) *View {
 		log:     log.With(zap.String("service", service)),
 		ready:   make(chan struct{}),
 	}
-	v.current.Store(&Snapshot{Service: service})
+	v.current.Store(&Snapshot{Service: service, options: options})
 	return v
 }
 
