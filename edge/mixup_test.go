@@ -20,7 +20,7 @@ func twoFaced(name string) backendFunc {
 			echo(name)(conn, br, r)
 			return
 		}
-		for err := error(nil); err == nil; r, err = http.ReadRequest(br) {
+		for err := error(nil); err == nil; _, err = http.ReadRequest(br) {
 			say(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(name), name)
 		}
 	}
@@ -83,7 +83,7 @@ func TestServicesNeverMixWhileRingsChange(t *testing.T) {
 				}
 				body, err := io.ReadAll(answer.Body)
 				_ = answer.Body.Close()
-				if err != nil || answer.StatusCode != 200 || string(body) != want {
+				if err != nil || answer.StatusCode != http.StatusOK || string(body) != want {
 					t.Errorf("request %d of %s: %s, %q, %v", i, want, answer.Status, body, err)
 					return
 				}

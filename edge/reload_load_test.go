@@ -79,7 +79,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				}
 				body, err := io.ReadAll(answer.Body)
 				_ = answer.Body.Close()
-				if name, _, _ := strings.Cut(string(body), " "); err != nil || answer.StatusCode != 200 || name != "even" && name != "odd" {
+				if name, _, _ := strings.Cut(string(body), " "); err != nil || answer.StatusCode != http.StatusOK || name != "even" && name != "odd" {
 					t.Errorf("a request during a reload: %s %q, %v", answer.Status, body, err)
 					return
 				}
