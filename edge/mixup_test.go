@@ -49,7 +49,7 @@ func TestServicesNeverMixWhileRingsChange(t *testing.T) {
 	stop := make(chan struct{})
 	var changes sync.WaitGroup
 	changes.Go(func() {
-		tick := time.NewTicker(50 * time.Millisecond) // far more often than once a second, and as long as the requests take
+		tick := time.NewTicker(10 * time.Millisecond) // far more often than once a second, and as long as the requests take
 		defer tick.Stop()
 		for n := 0; ; n++ {
 			select {
@@ -103,7 +103,7 @@ func TestServicesNeverMixWhileRingsChange(t *testing.T) {
 	close(stop)
 	changes.Wait()
 	for _, name := range services {
-		if changes := e.View(name).RingChanges(); changes < 10 {
+		if changes := e.View(name).RingChanges(); changes < 3 {
 			t.Errorf("%d changes of the ring of %s: that is no change", changes, name)
 		}
 	}
