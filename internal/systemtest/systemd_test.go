@@ -41,8 +41,7 @@ func TestSystemd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer file.Close()
-		defer ln.Close()
+		t.Cleanup(func() { file.Close(); ln.Close() })
 		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 		addrs = append(addrs, ln.Addr().String())
 	}
