@@ -59,16 +59,19 @@ func watch(t *testing.T, file string) *watched {
 	return w
 }
 
-// wants waits for the next load, which must come within a second of the change.
+// wants waits for a load. On a busy machine one change can be seen as two, the first of which reads the file as it was before, or empty.
 func (w *watched) wants(t *testing.T, part string) {
 	t.Helper()
-	select {
-	case got := <-w.loads:
-		if !strings.Contains(got, part) {
-			t.Errorf("loaded %q, want %q", got, part)
+	for overdue := time.After(5 * time.Second); ; {
+		select {
+		case got := <-w.loads:
+			if strings.Contains(got, part) {
+				return
+			}
+			t.Logf("loaded %q on the way to %q", got, part)
+		case <-overdue:
+			t.Fatalf("no load; want %q", part)
 		}
-	case <-time.After(5 * time.Second):
-		t.Fatalf("no load; want %q", part)
 	}
 }
 
@@ -101,17 +104,18 @@ func TestReloaderSeesChanges(t *testing.T) {
 	put(t, file, "engin: typo\n")
 	w.wants(t, "edge.yaml:1: engin: no such key here; did you mean engine?")
 	testkit.Eventually(t, 5*time.Second, func() bool { return testutil.ToFloat64(w.success) == 0 }, "the metric tells of the broken file")
-	if logs := w.logs.FilterMessageSnippet("the old one stays in force").All(); len(logs) != 1 || logs[0].ContextMap()["key"] != "engin" {
-		t.Errorf("logs %v, want one that names the key", logs)
-	}
+	testkit.Eventually(t, 5*time.Second, func() bool {
+		logs := w.logs.FilterMessageSnippet("the old one stays in force").All()
+		return len(logs) > 0 && logs[len(logs)-1].ContextMap()["key"] == "engin"
+	}, "the log names the key")
 	w.hangups <- os.Interrupt // whatever the signal is
 	w.wants(t, "engin")
 
 	put(t, file, "engine: mended\n")
 	w.wants(t, "mended")
 	testkit.Eventually(t, 5*time.Second, func() bool { return testutil.ToFloat64(w.success) == 1 }, "the metric tells that it is well")
-	if ok, failed := testutil.ToFloat64(w.reloads.WithLabelValues("ok")), testutil.ToFloat64(w.reloads.WithLabelValues("failed")); ok != 4 || failed != 2 {
-		t.Errorf("%v reloads and %v failures, want 4 and 2", ok, failed)
+	if ok, failed := testutil.ToFloat64(w.reloads.WithLabelValues("ok")), testutil.ToFloat64(w.reloads.WithLabelValues("failed")); ok < 4 || failed < 2 {
+		t.Errorf("%v reloads and %v failures, want at least 4 and 2", ok, failed)
 	}
 }
 
