@@ -127,7 +127,7 @@ func TestHelp(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "edge.yaml")
-	text := "listen: [{addr: ':8080'}]\nbackends: b1=127.0.0.1:1\nroutes: [{path: /, service: chat}, {path: /a, service: chat}]\nbackend: {id: b7}\n"
+	text := "listen: [{addr: ':8080'}]\nbackends: b1=127.0.0.1:1\nroutes: [{path: /, service: chat}, {path: /a, service: chat}]\nbackend: {id: b7, listen: '127.0.0.1:9000'}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
