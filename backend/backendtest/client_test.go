@@ -70,7 +70,7 @@ func TestFailures(t *testing.T) {
 			t.Errorf("got %q, want %q in it", got, test.want)
 		}
 	}
-	if got := failure(t, backend.Config{Weight: -1}, func(*backendtest.Member) {}); !strings.Contains(got, "Weight") {
+	if got := failure(t, backend.Config{Weight: -1}, func(*backendtest.Member) {}); !strings.Contains(got, "weight: -1") {
 		t.Errorf("a config that is wrong: %q", got)
 	}
 }
