@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,16 @@ func (f *frontDoor) usage() usage {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	u := usage{len(entries), int(f.metric("go_goroutines", ""))}
+	if u.goroutines == 0 {
+		f.t.Fatal("the metrics do not tell the number of goroutines")
+	}
+	return u
+}
+
+// metric adds up the samples of a metric whose labels hold a text.
+func (f *frontDoor) metric(name, labels string) (sum float64) {
+	f.t.Helper()
 	request, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://"+f.admin+"/metrics", nil)
 	if err != nil {
 		f.t.Fatal(err)
@@ -110,16 +121,18 @@ func (f *frontDoor) usage() usage {
 		f.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	u := usage{descriptors: len(entries)}
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		if _, err := fmt.Sscanf(lines.Text(), "go_goroutines %d", &u.goroutines); err == nil {
-			break
+		sample, found := strings.CutPrefix(lines.Text(), name)
+		if !found || !strings.HasPrefix(sample, "{") && !strings.HasPrefix(sample, " ") || !strings.Contains(sample, labels) {
+			continue
 		}
+		value, err := strconv.ParseFloat(sample[strings.LastIndexByte(sample, ' ')+1:], 64)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		sum += value
 	}
-	if u.goroutines == 0 {
-		f.t.Fatal("the metrics do not tell the number of goroutines")
-	}
-	return u
+	return sum
 }
 
 // ask sends one request and reads the answer; the connection is its own.
