@@ -21,33 +21,31 @@ func (h *home) settleAtOnce(errands []*errand) {
 }
 
 func (h *home) settleBatch(errands []*errand) {
-	look := make([]*errand, 0, len(errands))
 	h.mu.Lock()
 	now, node := bootClock(), h.node
 	for _, e := range errands {
+		e.question.Sessions = e.room[:0]
 		h.begin(now, e)
 	}
 	h.carryOut(node)
 	for _, e := range errands {
-		if e.look {
-			look = append(look, e)
-		}
+		e.due = e.look
 	}
 	h.mu.Unlock()
 
-	here := make([]homing.Answer, len(look))
-	looked := make([]bool, len(look))
-	for i, e := range look {
-		here[i], looked[i] = h.lookNow(e)
+	for _, e := range errands {
+		if e.due { // and stays so if it need not wait; else await looks again, and finds the delivery that has begun
+			e.here, e.due = h.lookNow(now, e)
+		}
 	}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now = bootClock()
-	for i, e := range look {
-		if looked[i] { // else await looks again, and finds the delivery that has begun
+	for _, e := range errands {
+		if e.due {
 			e.look = false
-			node.Looked(now, &e.question, here[i])
+			node.Looked(now, &e.question, e.here)
 		}
 	}
 	h.carryOut(node)
@@ -57,8 +55,8 @@ func (h *home) settleBatch(errands []*errand) {
 }
 
 // lookNow is lookHere for a push, if that need not wait for a session.
-func (h *home) lookNow(e *errand) (a homing.Answer, done bool) {
-	d, err := h.b.hand(e.user, e.message)
+func (h *home) lookNow(now homing.Instant, e *errand) (a homing.Answer, done bool) {
+	d, err := h.b.hand(now, e.user, e.message)
 	if d == nil || err != nil {
 		return answerOf(nil, err), true
 	}

@@ -16,6 +16,7 @@ type delivery struct {
 	dropped int           // of those, the ones that stay open and will never get it: their queues were full
 	left    int           // sessions that have neither taken it nor closed
 	settled chan struct{} // closed when left becomes 0; nil while nobody has waited for that
+	room    [2]string     // asked and took of a user with one session, which is nearly everybody
 }
 
 func newDelivery() *delivery { return new(delivery) }
@@ -28,19 +29,33 @@ func (d *delivery) isBusy() bool {
 	return d.left > 0
 }
 
-// claim returns those of sessions that were not asked before; the caller gives the message to each and settles each.
+// claim returns those of sessions that were not asked before, in a slice that is not to be changed; the caller gives the message to each
+// and settles each.
 func (d *delivery) claim(sessions []*Session, except string) []*Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var fresh []*Session
+	if d.asked == nil {
+		d.asked, d.took = d.room[0:0:1], d.room[1:1:2]
+	}
+	fresh := sessions
+	if len(d.asked) > 0 || except != "" {
+		fresh = d.unasked(sessions, except)
+	}
+	d.asked, d.took = slices.Grow(d.asked, len(fresh)), slices.Grow(d.took, len(fresh))
+	for _, s := range fresh {
+		d.asked = append(d.asked, s.id)
+	}
+	d.left += len(fresh)
+	return fresh
+}
+
+func (d *delivery) unasked(sessions []*Session, except string) (fresh []*Session) {
 	asked := isIn(d.asked, len(sessions))
 	for _, s := range sessions {
 		if s.id != except && !asked(s.id) {
 			fresh = append(fresh, s)
-			d.asked = append(d.asked, s.id)
 		}
 	}
-	d.left += len(fresh)
 	return fresh
 }
 
@@ -93,12 +108,12 @@ func (d *delivery) untilSettled() <-chan struct{} {
 	return d.settled
 }
 
-// wait returns the sessions that took the message, and how many are undecided when ctx ended first.
+// wait returns the sessions that took the message, in a slice that is not to be changed, and how many are undecided when ctx ended first.
 func (d *delivery) wait(ctx context.Context) (took []string, undecided int) {
 	d.mu.Lock()
 	if d.left == 0 { // nearly always
 		defer d.mu.Unlock()
-		return slices.Clone(d.took), 0
+		return slices.Clip(d.took), 0 // which is only ever appended to
 	}
 	settled := d.untilSettled()
 	d.mu.Unlock()
@@ -110,9 +125,9 @@ func (d *delivery) wait(ctx context.Context) (took []string, undecided int) {
 	defer d.mu.Unlock()
 	select {
 	case <-settled: // what a later repeat gave to newer sessions is for that one to wait for; and with both ready, this counts
-		return slices.Clone(d.took), 0
+		return slices.Clip(d.took), 0
 	default:
-		return slices.Clone(d.took), d.left
+		return slices.Clip(d.took), d.left
 	}
 }
 

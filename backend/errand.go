@@ -22,7 +22,11 @@ type errand struct {
 	later    bool               // it could not be settled at once
 	start    time.Time
 	user     string
-	message  *message // nil: the sessions are listed, nothing is sent
+	message  *message           // nil: the sessions are listed, nothing is sent
+	room     [1]string          // of question.Sessions, for a user with one
+	result   *pushv1.PushResult // where a push to many tells the outcome
+	due      bool               // of a batch: this process's own answer is asked for, and then, is there
+	here     homing.Answer      // that answer
 
 	// under home.mu
 	look    bool          // the node asks what there is here

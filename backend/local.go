@@ -31,6 +31,7 @@ type message struct {
 	sender   string // with sequence: a push that comes after a later one of its sender to the same user is not delivered
 	sequence uint64
 	wire     []byte // the frame, once compiled
+	print    uint64 // its fingerprint, once there is a frame
 }
 
 // check refuses what the other members would not take.
@@ -50,9 +51,17 @@ func (m *message) check(user string) error {
 // frame compiles the message once for all its sessions.
 func (m *message) frame() []byte {
 	if m.wire == nil {
-		m.wire = m.Message.frame()
+		m.wire, m.print = m.Message.frame(), m.Message.fingerprint()
 	}
 	return m.wire
+}
+
+// fingerprint hashes the payload once for all its users.
+func (m *message) fingerprint() uint64 {
+	if m.wire == nil {
+		return m.Message.fingerprint()
+	}
+	return m.print
 }
 
 func (m *message) proto() *peerv1.Message {
@@ -94,20 +103,24 @@ func newRecent() *recent {
 
 // join returns what is known of m; where nothing is, a new delivery that is from now on, or nil where nobody is here to have it. late
 // says that the sender has been here with a later push since: whoever has not got m yet must not get it any more.
-func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late bool, err error) {
+func (r *recent) join(now homing.Instant, user string, m *message, anybody bool) (d *delivery, late bool, err error) {
+	key, print := homing.MessageKey{User: user, Message: m.id}, m.fingerprint()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, key, print := bootClock(), homing.MessageKey{User: user, Message: m.id}, m.fingerprint()
-	d, known, err := r.deliveries.Find(now, key, print)
-	if err == nil && !known && !anybody {
-		return nil, false, nil
-	}
-	late = m.sender != "" && !r.order.InTime(m.sender, user, m.sequence)
-	if err == nil && !known {
-		if late {
-			return nil, true, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
-		}
+	late = anybody && r.isLate(user, m)
+	if anybody && !late { // nearly always: one search of a memory that no cache holds is spared
 		d, err = r.deliveries.Join(now, key, print, newDelivery)
+	} else {
+		var known bool
+		d, known, err = r.deliveries.Find(now, key, print)
+		switch {
+		case err == nil && !known && late:
+			return nil, true, fmt.Errorf("push %d of sender %s: %w", m.sequence, m.sender, ErrOvertaken)
+		case err == nil && !known:
+			return nil, false, nil
+		case !anybody:
+			late = r.isLate(user, m)
+		}
 	}
 	switch {
 	case errors.Is(err, homing.ErrReused):
@@ -118,10 +131,15 @@ func (r *recent) join(user string, m *message, anybody bool) (d *delivery, late 
 	return d, late, err
 }
 
+// isLate tells whether m's sender has been here with a later push, and remembers this one. The caller holds mu.
+func (r *recent) isLate(user string, m *message) bool {
+	return m.sender != "" && !r.order.InTime(m.sender, user, m.sequence)
+}
+
 // hand gives m to the user's sessions in this process, each once whatever is repeated. The delivery is nil where there is none.
-func (b *Backend) hand(user string, m *message) (*delivery, error) {
+func (b *Backend) hand(now homing.Instant, user string, m *message) (*delivery, error) {
 	sessions := b.table.of(user)
-	d, late, err := b.recent.join(user, m, len(sessions) > 0)
+	d, late, err := b.recent.join(now, user, m, len(sessions) > 0)
 	if d == nil || err != nil || late {
 		return d, err
 	}
@@ -134,7 +152,7 @@ func (b *Backend) hand(user string, m *message) (*delivery, error) {
 // deliverLocal hands m to the user's sessions in this process and waits until its bytes are in the kernel. It returns the ids of those
 // that took it. An error says that some have not yet, or that m is refused.
 func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]string, error) {
-	d, err := b.hand(user, m)
+	d, err := b.hand(bootClock(), user, m)
 	if d == nil || err != nil {
 		return nil, err
 	}
@@ -143,7 +161,7 @@ func (b *Backend) deliverLocal(ctx context.Context, user string, m *message) ([]
 
 // broadcastLocal gives m to every session here, once whatever is repeated, and returns how many took it before ctx ended.
 func (b *Backend) broadcastLocal(ctx context.Context, m *message) (int, error) {
-	d, _, err := b.recent.join("", m, true) // "" is nobody's id
+	d, _, err := b.recent.join(bootClock(), "", m, true) // "" is nobody's id
 	if err != nil {
 		return 0, err
 	}

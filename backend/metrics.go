@@ -11,7 +11,9 @@ import (
 type metrics struct {
 	closes      *prometheus.CounterVec
 	distrusts   *prometheus.CounterVec
-	pushes      *prometheus.CounterVec
+	delivered   prometheus.Counter
+	missed      prometheus.Counter // nobody was online
+	failed      prometheus.Counter
 	pushSeconds prometheus.Observer
 	forwards    prometheus.Counter
 	asks        prometheus.Counter
@@ -25,9 +27,6 @@ type metrics struct {
 	dropped     prometheus.Counter
 }
 
-// outcomes are the labels of selvedge_backend_pushes_total: what a push ended as.
-var outcomes = []string{"delivered", "offline", "error"}
-
 func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	labels := prometheus.Labels{"service": b.cfg.Service}
 	name := func(part, help string) prometheus.Opts {
@@ -38,13 +37,14 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 		Help:    "Time from a push's arrival at this member to its outcome.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 3, 11),
 	})
+	pushes := prometheus.NewCounterVec(prometheus.CounterOpts(name("pushes_total", "Pushes that senders sent to this member, by outcome.")),
+		[]string{"outcome"})
 	m := &metrics{
+		delivered: pushes.WithLabelValues("delivered"), missed: pushes.WithLabelValues("offline"), failed: pushes.WithLabelValues("error"),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts(name("session_closes_total", "Sessions ended, by reason.")),
 			[]string{"reason"}),
 		distrusts: prometheus.NewCounterVec(prometheus.CounterOpts(name("distrusts_total",
 			"Requests refused since it could not be shown who they are from, by reason.")), []string{"reason"}),
-		pushes: prometheus.NewCounterVec(prometheus.CounterOpts(name("pushes_total", "Pushes that senders sent to this member, by outcome.")),
-			[]string{"outcome"}),
 		pushSeconds: seconds,
 		forwards:    prometheus.NewCounter(prometheus.CounterOpts(name("forwards_total", "Pushes handed on to the user's home."))),
 		asks:        prometheus.NewCounter(prometheus.CounterOpts(name("asks_total", "Questions put to other members about a push."))),
@@ -67,12 +67,9 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	for death := homing.SaidGoodbye; death <= homing.Heard; death++ {
 		m.deaths.WithLabelValues(death.String())
 	}
-	for _, outcome := range outcomes {
-		m.pushes.WithLabelValues(outcome)
-	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
-	return m, register(registry, m.closes, m.distrusts, m.pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
+	return m, register(registry, m.closes, m.distrusts, pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
 		sessions, b.view.Metrics())
 }
 
@@ -88,10 +85,10 @@ func register(registry *prometheus.Registry, collectors ...prometheus.Collector)
 func (m *metrics) push(outcome pushv1.Outcome, err error) {
 	switch {
 	case err != nil:
-		m.pushes.WithLabelValues("error").Inc()
+		m.failed.Inc()
 	case outcome == pushv1.Outcome_DELIVERED:
-		m.pushes.WithLabelValues("delivered").Inc()
+		m.delivered.Inc()
 	default:
-		m.pushes.WithLabelValues("offline").Inc()
+		m.missed.Inc()
 	}
 }

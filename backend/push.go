@@ -67,9 +67,14 @@ func (b *Backend) pushed(e *errand) (sessions int, err error) {
 }
 
 func (b *Backend) newErrand(user string, m *message) *errand {
-	e := &errand{user: user, message: m, start: time.Now()}
-	e.question.User = b.userHash(user)
+	e := new(errand)
+	b.setErrand(e, time.Now(), user, m)
 	return e
+}
+
+func (b *Backend) setErrand(e *errand, start time.Time, user string, m *message) {
+	e.user, e.message, e.start = user, m, start
+	e.question.User = b.userHash(user)
 }
 
 // userHash is what the ownership protocol knows of a user.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
@@ -75,43 +76,56 @@ func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.Pus
 	return connect.NewResponse(&pushv1.PushManyResponse{Results: p.b.pushMany(ctx, users, m)}), nil
 }
 
-// pushMany hands m to all users before it waits for any: a user whose client is slow holds up no others.
+// pushMany hands m to all users before it waits for any: a user whose client is slow holds up no others. Nearly every push settles at once,
+// so the errands of one batch serve the next.
 func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*pushv1.PushResult {
 	m.frame() // compiled once for all, and before it is shared
+	list := make([]pushv1.PushResult, len(users))
 	results := make([]*pushv1.PushResult, len(users))
-	errands := make([]*errand, 0, len(users))
-	which := make([]int, 0, len(users)) // of errands: their users' places
-	for i, user := range users {
-		results[i] = &pushv1.PushResult{User: user, MessageId: m.id}
-		if err := checkUser(user); err != nil {
-			results[i].Error = b.resultError(err)
-			continue
-		}
-		e := b.newErrand(user, m)
-		e.ctx = ctx
-		errands, which = append(errands, e), append(which, i)
-	}
-	b.home.settleAtOnce(errands)
-	settled := func(n int) {
-		result := results[which[n]]
-		sessions, err := b.pushed(errands[n])
-		result.Sessions = uint32(sessions)
+	settled := func(e *errand) {
+		sessions, err := b.pushed(e)
+		e.result.Sessions = uint32(sessions)
 		if err != nil {
-			result.Error = b.resultError(err)
+			e.result.Error = b.resultError(err)
 			return
 		}
-		result.Outcome = outcomeOf(sessions)
+		e.result.Outcome = outcomeOf(sessions)
 	}
-	var slow []int
-	for n, e := range errands {
-		if b.isQuick(e) {
-			settled(n)
+	var slow []*errand
+	room := make([]errand, min(len(users), batchErrands))
+	batch := make([]*errand, 0, len(room))
+	for first := 0; first < len(users); first += batchErrands {
+		batch = batch[:0]
+		start := time.Now()
+		for i := first; i < min(first+batchErrands, len(users)); i++ {
+			r := &list[i]
+			r.User, r.MessageId, results[i] = users[i], m.id, r
+			if err := checkUser(r.User); err != nil {
+				r.Error = b.resultError(err)
+				continue
+			}
+			e := &room[i-first]
+			b.setErrand(e, start, r.User, m)
+			e.ctx, e.result = ctx, r
+			batch = append(batch, e)
+		}
+		b.home.settleBatch(batch)
+		kept := len(slow)
+		for _, e := range batch {
+			if b.isQuick(e) {
+				settled(e)
+			} else {
+				slow = append(slow, e)
+			}
+		}
+		if len(slow) > kept {
+			room = make([]errand, batchErrands)
 		} else {
-			slow = append(slow, n)
+			clear(room)
 		}
 	}
 	each(len(slow), pushManyWidth, func(i int) {
-		b.home.await(errands[slow[i]])
+		b.home.await(slow[i])
 		settled(slow[i])
 	})
 	return results
