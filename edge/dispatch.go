@@ -230,15 +230,10 @@ func (s *service) nearest(ctx context.Context, snap *discovery.Snapshot, user st
 	return discovery.Member{}, owner, refuseUnreachable
 }
 
-// knockAgain is how long a connection that came about tells that a member is there: short, since clients of one that has died ask at once.
-const knockAgain = 100 * time.Millisecond
-
-// knock tells whether m takes connections: nil, or a *dialError.
+// knock tells whether m takes connections now: nil, or a *dialError. What was so a moment ago does not count: all clients of a member that has
+// died ask in that moment.
 func (s *service) knock(ctx context.Context, m discovery.Member) error {
 	began := time.Now()
-	if s.outliers.reachedSince(m, began.Add(-knockAgain)) {
-		return nil
-	}
 	conn, err := s.sources.dial(ctx, m.Addr, began.Add(s.cfg.ConnectTimeout))
 	if err != nil {
 		if ctx.Err() != nil {
@@ -251,6 +246,5 @@ func (s *service) knock(ctx context.Context, m discovery.Member) error {
 		return dial
 	}
 	_ = conn.Close()
-	s.outliers.reached(m, began)
 	return nil
 }

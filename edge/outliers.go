@@ -42,7 +42,6 @@ func instanceOf(m discovery.Member) instance { return instance{m.ID, m.Incarnati
 // record is what is known of a member that has been tried.
 type record struct {
 	answered time.Time // when the last try began that got an answer
-	reached  time.Time // when the last connection began that came about, of those that were made to see whether it does
 	failures int       // ejections in a row; 0: it is well
 	decided  time.Time // when it was ejected last, or given its last trial
 	until    time.Time // avoided until then
@@ -100,26 +99,6 @@ func (o *outliers) answered(m discovery.Member, began time.Time) {
 		r.answered = began
 	}
 	r.failures, r.trial, r.until = 0, false, time.Time{}
-}
-
-// reached says that a connection to m which began at began came about. That is no answer: a process that hangs takes connections, too.
-func (o *outliers) reached(m discovery.Member, began time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	r := o.records[instanceOf(m)]
-	if r == nil {
-		r = new(record)
-		o.records[instanceOf(m)] = r
-	}
-	r.reached = began
-}
-
-// reachedSince tells whether m has been reached by a try that began at t or later.
-func (o *outliers) reachedSince(m discovery.Member, t time.Time) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	r := o.records[instanceOf(m)]
-	return r != nil && r.failures == 0 && (!r.reached.Before(t) || !r.answered.Before(t))
 }
 
 // failed says that m refused the connection of a try that began at began, or did not answer it in time. Tries that began before the last

@@ -30,7 +30,7 @@ type Link struct {
 	last    uint64                               // call
 	calls   map[uint64]chan<- *pushv1.PushAnswer // under way; each has room for its answer
 	waiting [][]byte                             // encoded calls that have not been sent, oldest first
-	ended   error                                // why the stream ended; nil while it has not
+	ended   error                                // what ended the stream; nil while nothing has
 	broken  chan struct{}                        // closed when ended is set
 }
 
@@ -67,7 +67,7 @@ func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAns
 	select {
 	case l.room <- struct{}{}:
 	case <-l.broken:
-		return nil, l.ended
+		return nil, explain(l.ended)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -93,7 +93,7 @@ func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAns
 	default:
 	}
 	if err == nil {
-		err = l.ended
+		err = explain(l.ended)
 	}
 	return nil, err
 }
@@ -103,7 +103,7 @@ func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint6
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended != nil {
-		return 0, l.ended
+		return 0, explain(l.ended)
 	}
 	l.last++
 	l.calls[l.last] = answer
@@ -120,7 +120,7 @@ func (l *Link) Run(client pushv1.PushServiceClient) {
 	sending.Go(func() { l.send(stream) })
 	err := l.receive(stream)
 	l.mu.Lock()
-	l.ended = explain(err)
+	l.ended = err
 	close(l.broken)
 	clear(l.calls)
 	l.waiting = nil
@@ -130,7 +130,8 @@ func (l *Link) Run(client pushv1.PushServiceClient) {
 	_ = stream.CloseResponse() // it has ended
 }
 
-// explain makes of what ended a stream what Push returns. The codes that say something of the member, rather than of the connection, stay.
+// explain makes of what ended a stream what one Push returns: each gets an error of its own, since reading one of Connect's can change it. The
+// codes that say something of the member, rather than of the connection, stay.
 func explain(err error) error {
 	code := connect.CodeOf(err)
 	switch {

@@ -1,8 +1,14 @@
 package pushlink
 
 import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
@@ -40,4 +46,25 @@ func TestBatchEncoding(t *testing.T) {
 	if !proto.Equal(got, want) || batches < 3 {
 		t.Errorf("%d calls in %d batches are not what was put", len(got.Calls), batches)
 	}
+}
+
+// Those who wait on a stream that breaks each have an error of their own: looking into one of Connect's changes it.
+func TestEachHasItsOwnError(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	l := New()
+	var waiting sync.WaitGroup
+	for range 4 {
+		waiting.Go(func() {
+			_, err := l.Push(context.Background(), &pushv1.PushRequest{User: "alice"})
+			var e *connect.Error
+			if !errors.Is(err, ErrBroken) || !errors.As(err, &e) || e.Code() != connect.CodeUnavailable {
+				t.Errorf("%v; want that it is unavailable", err)
+				return
+			}
+			e.Meta().Set("X-Seen", "by one") // the race detector watches
+		})
+	}
+	l.Run(pushv1.NewPushServiceClient(http.DefaultClient, gone.URL, connect.WithGRPC()))
+	waiting.Wait()
 }
