@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -244,6 +245,9 @@ func (s *service) knock(ctx context.Context, m discovery.Member) error {
 			s.outliers.failed(m, began, err)
 		}
 		return dial
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a reset: a port that waits for a minute after each knock would soon be none
 	}
 	_ = conn.Close()
 	return nil

@@ -186,6 +186,15 @@ func BenchmarkResolve(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
 	registry.Put(DefaultService, discovery.Member{ID: "b0", Weight: 1, PublicURL: "ws://b0.test", Addr: ln.Addr().String()})
 	e, err := New(Config{Membership: Membership{Memory: registry}, Services: map[string]ServiceConfig{DefaultService: {EdgeSecretFile: secretFile(b, "1")}}})
 	if err != nil {
