@@ -134,7 +134,8 @@ func TestPortingAfter(t *testing.T) {
 		lines, _ := runJSON[pushedPresence](t, "presence", bob, "--via", "http://127.0.0.1:"+servers[0].rpc)
 		return len(lines) == 1 && len(lines[0].Sessions) == 0
 	}, bob+" to be gone")
-	if a := sending.deliver(bob, "while you were away", "2"); a.Sessions != 0 {
+	longest := strings.Repeat("2", 128-len(alice+"/")) // as long as an id may be, and longer than a file's name once it is escaped
+	if a := sending.deliver(bob, "while you were away", longest); a.Sessions != 0 {
 		t.Errorf("%+v; want it to be kept", a)
 	}
 	receiving = dialChat(t, edge.addr, bob)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"iter"
 	"os"
 	"path/filepath"
@@ -13,17 +15,32 @@ import (
 // store keeps messages as files of a directory: one for each user, one in it for each message. A service would use its database.
 type store string
 
-func (s store) path(user, id string) string {
-	return filepath.Join(string(s), hex.EncodeToString([]byte(user)), hex.EncodeToString([]byte(id)))
+// kept is a file's content. Its name is a hash: ids may be longer than a file's name.
+type kept struct {
+	ID   string
+	Text []byte
+}
+
+func (s store) dir(user string) string { return filepath.Join(string(s), name(user)) }
+
+func (s store) path(user, id string) string { return filepath.Join(s.dir(user), name(id)+".json") }
+
+func name(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
 }
 
 // put may be called again for the same message.
 func (s store) put(user, id string, text []byte) error {
 	path := s.path(user, id)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	content, err := json.Marshal(kept{id, text})
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+	if err := os.MkdirAll(s.dir(user), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
@@ -34,7 +51,7 @@ func (s store) drop(user, id string) { _ = os.Remove(s.path(user, id)) }
 // all yields a user's messages, the oldest first.
 func (s store) all(user string) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
-		files, _ := filepath.Glob(s.path(user, "") + "/*")
+		files, _ := filepath.Glob(s.dir(user) + "/*.json")
 		age := make(map[string]time.Time, len(files))
 		for _, file := range files {
 			if info, err := os.Stat(file); err == nil {
@@ -43,9 +60,9 @@ func (s store) all(user string) iter.Seq2[string, []byte] {
 		}
 		slices.SortFunc(files, func(a, b string) int { return cmp.Compare(age[a].UnixNano(), age[b].UnixNano()) })
 		for _, file := range files {
-			id, err := hex.DecodeString(filepath.Base(file)) // fails for one that is being written
-			text, unread := os.ReadFile(file)
-			if err == nil && unread == nil && !yield(string(id), text) {
+			var m kept
+			content, err := os.ReadFile(file)
+			if err == nil && json.Unmarshal(content, &m) == nil && !yield(m.ID, m.Text) {
 				return
 			}
 		}
