@@ -11,8 +11,9 @@ DEV_FLAGS   ?=
 TEST_FLAGS  ?=
 BENCH_FLAGS ?=
 SIM_FLAGS   ?=
+FUZZ_TIME   ?= 3s
 
-.PHONY: help run test build check sim chaos bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
+.PHONY: help run test fuzz build check sim chaos bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,12 @@ $(BIN)/selvedge: $(GO_SOURCES)
 test: deps consul js build ## every test, on real parts; installs or builds what it needs
 	go test -race -timeout 30m $(TEST_FLAGS) ./...
 	go test -C internal/bench/ring .
+	@$(MAKE) --no-print-directory fuzz
+
+fuzz: ## what strangers send, made up for FUZZ_TIME (3s) each: heads of requests, key expressions, tokens
+	go test -run '^$$' -fuzz '^FuzzPlainRequest$$' -fuzztime $(FUZZ_TIME) ./edge
+	go test -run '^$$' -fuzz '^FuzzKey$$' -fuzztime $(FUZZ_TIME) ./internal/identity
+	go test -run '^$$' -fuzz '^FuzzToken$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
@@ -67,7 +74,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps:
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 
