@@ -116,9 +116,13 @@ func show(cfg config, rows []row, out string) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Printf("%d idle; %d echo %d times; %d bytes to %d, %d times; to %d users; medians of %d rounds\n",
+	fmt.Printf("%d idle; %d echo %d times; %d bytes to %d, %d times; to %d users; medians of %d rounds\n\n",
 		cfg.Idle, cfg.Echoing, cfg.Echoes, cfg.Bytes, warmUp+cfg.Idle, cfg.Broadcasts, cfg.Users, cfg.Rounds)
-	text, err := json.MarshalIndent(map[string]any{"benchmark": "backend", "config": cfg, "rows": rows}, "", "  ")
+	musts := check(rows)
+	for _, m := range musts {
+		fmt.Println(m)
+	}
+	text, err := json.MarshalIndent(map[string]any{"benchmark": "backend", "config": cfg, "rows": rows, "musts": musts}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/selvedge/selvedge/internal/bench"
@@ -69,6 +71,10 @@ func run(ctx context.Context, args []string) error {
 		flags, short, env, out := newFlags(name)
 		given := bench.PushDefaults()
 		flags.IntVar(&given.Users, "users", given.Users, "online users")
+		flags.Func("backends", "`NUMBERS` of backends that are compared, such as 1,2,4", func(list string) (err error) {
+			given.Backends, err = numbers(list)
+			return err
+		})
 		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
 		_ = flags.Parse(args[1:]) // exits on errors
 		if *short {
@@ -82,6 +88,17 @@ func run(ctx context.Context, args []string) error {
 	default:
 		return fmt.Errorf("%q is none of proxies, sessions, push", name)
 	}
+}
+
+func numbers(list string) (all []int, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("want numbers from 1, with commas between them")
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // newFlags makes the flags that all benchmarks have.
