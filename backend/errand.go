@@ -29,6 +29,7 @@ type errand struct {
 	here     homing.Answer      // that answer
 
 	// under home.mu
+	lent    bool          // goroutines that ask others hold on to it, even once it is settled: it is not to be used again
 	look    bool          // the node asks what there is here
 	settled bool          // question has the result
 	wake    chan struct{} // told of both, once somebody waits; holds one

@@ -148,6 +148,7 @@ func (h *home) carryOut(n *homing.Node) {
 		case homing.Look:
 			e.Question.Context.(*errand).mustLook()
 		case homing.Ask:
+			e.Question.Context.(*errand).lent = true
 			h.spawn(func() { h.ask(n, e) })
 		case homing.Settled:
 			e.Question.Context.(*errand).isSettled()

@@ -77,7 +77,7 @@ func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.Pus
 }
 
 // pushMany hands m to all users before it waits for any: a user whose client is slow holds up no others. Nearly every push settles at once,
-// so the errands of one batch serve the next.
+// with nobody asked, so the errands of one batch serve the next.
 func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*pushv1.PushResult {
 	m.frame() // compiled once for all, and before it is shared
 	list := make([]pushv1.PushResult, len(users))
@@ -110,15 +110,17 @@ func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*p
 			batch = append(batch, e)
 		}
 		b.home.settleBatch(batch)
-		kept := len(slow)
+		inUse := false
 		for _, e := range batch {
 			if b.isQuick(e) {
 				settled(e)
+				inUse = inUse || e.lent
 			} else {
 				slow = append(slow, e)
+				inUse = true
 			}
 		}
-		if len(slow) > kept {
+		if inUse {
 			room = make([]errand, batchErrands)
 		} else {
 			clear(room)
