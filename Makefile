@@ -11,7 +11,7 @@ DEV_FLAGS   ?=
 TEST_FLAGS  ?=
 BENCH_FLAGS ?=
 SIM_FLAGS   ?=
-FUZZ_TIME   ?= 3s
+FUZZ_TIME   ?= 10000x
 
 .PHONY: help run test fuzz build check sim chaos bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
 
@@ -31,7 +31,7 @@ test: deps consul js build ## every test, on real parts; installs or builds what
 	go test -C internal/bench/ring .
 	@$(MAKE) --no-print-directory fuzz
 
-fuzz: ## what strangers send, made up for FUZZ_TIME (3s) each: heads of requests, key expressions, tokens
+fuzz: ## what strangers send, heads of requests, key expressions and tokens, FUZZ_TIME (10000x, or 10m) of each
 	go test -run '^$$' -fuzz '^FuzzPlainRequest$$' -fuzztime $(FUZZ_TIME) ./edge
 	go test -run '^$$' -fuzz '^FuzzKey$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzToken$$' -fuzztime $(FUZZ_TIME) ./internal/identity
