@@ -24,6 +24,10 @@ func (s *Session) guard(name string, handler func()) (returned bool) {
 func (s *Session) handle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.handleLocked()
+}
+
+func (s *Session) handleLocked() {
 	if !s.handling {
 		s.handling = true
 		go s.work()

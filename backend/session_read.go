@@ -122,10 +122,10 @@ func (s *Session) pauseReading() bool {
 // deliver hands a message to the service's handler, behind those before it.
 func (s *Session) deliver(m received) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.inbox == nil {
 		s.inbox = new(inbox)
 	}
 	s.inbox.push(m)
-	s.mu.Unlock()
-	s.handle()
+	s.handleLocked()
 }
