@@ -13,7 +13,7 @@ BENCH_FLAGS ?=
 SIM_FLAGS   ?=
 FUZZ_TIME   ?= 10000x
 
-.PHONY: help run test fuzz build check sim chaos bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
+.PHONY: help run test fuzz build check sim chaos storm bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ sim: ## the ownership protocol in 10,000 simulated worlds (SIM_FLAGS='-sim.first
 chaos: deps consul build ## a minute of killing, stopping, draining, restarting and cutting off real processes under pushes
 	@set -o pipefail; SELVEDGE_CHAOS=60s go test -count=1 -run '^Test(Chaos|RollingRestart)$$' -v ./internal/systemtest \
 		| sed -E 's/^ *chaos_host_test.go:[0-9]+: //' | grep -vE '^\s*(\{|$$)'
+
+storm: deps consul build ## 5,000 clients that connect at once, to the edge and to nginx
+	SELVEDGE_STORM=5000 go test -count=1 -run '^TestReconnectStorm$$' -v ./internal/systemtest
 
 generate: tools ## write the code that is generated from the protos
 	./internal/tools/generate.sh write
