@@ -756,6 +756,7 @@ type PushCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"` // the caller's number for it, unique on its stream
 	Push          *PushRequest           `protobuf:"bytes,2,opt,name=push,proto3" json:"push,omitempty"`
+	SentMs        uint64                 `protobuf:"varint,3,opt,name=sent_ms,json=sentMs,proto3" json:"sent_ms,omitempty"` // the caller's clock, whatever its zero, when it left: tells how long it was on its way, for timeout_ms
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,6 +803,13 @@ func (x *PushCall) GetPush() *PushRequest {
 		return x.Push
 	}
 	return nil
+}
+
+func (x *PushCall) GetSentMs() uint64 {
+	if x != nil {
+		return x.SentMs
+	}
+	return 0
 }
 
 type PushAnswers struct {
@@ -1767,10 +1775,11 @@ const file_push_proto_rawDesc = "" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12\x16\n" +
 	"\x06member\x18\x03 \x01(\tR\x06member\"=\n" +
 	"\tPushCalls\x120\n" +
-	"\x05calls\x18\x01 \x03(\v2\x1a.selvedge.push.v1.PushCallR\x05calls\"Q\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1a.selvedge.push.v1.PushCallR\x05calls\"j\n" +
 	"\bPushCall\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x121\n" +
-	"\x04push\x18\x02 \x01(\v2\x1d.selvedge.push.v1.PushRequestR\x04push\"E\n" +
+	"\x04push\x18\x02 \x01(\v2\x1d.selvedge.push.v1.PushRequestR\x04push\x12\x17\n" +
+	"\asent_ms\x18\x03 \x01(\x04R\x06sentMs\"E\n" +
 	"\vPushAnswers\x126\n" +
 	"\aanswers\x18\x01 \x03(\v2\x1c.selvedge.push.v1.PushAnswerR\aanswers\"\xb8\x01\n" +
 	"\n" +

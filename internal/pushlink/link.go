@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -29,9 +30,17 @@ type Link struct {
 	mu      sync.Mutex
 	last    uint64                               // call
 	calls   map[uint64]chan<- *pushv1.PushAnswer // under way; each has room for its answer
-	waiting [][]byte                             // encoded calls that have not been sent, oldest first
+	waiting []waiting                            // calls that have not been sent, oldest first
 	ended   error                                // what ended the stream; nil while nothing has
 	broken  chan struct{}                        // closed when ended is set
+
+	began    time.Time     // zero of the clock that calls are sent by
+	accepted chan struct{} // closed when the member has taken the stream
+}
+
+type waiting struct {
+	call    uint64
+	encoded []byte // a PushRequest
 }
 
 // New makes a link, for one Run. Pushes wait until the stream is there.
@@ -40,6 +49,7 @@ func New() *Link {
 	return &Link{
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, MaxCalls), arrived: make(chan struct{}, 1),
 		calls: make(map[uint64]chan<- *pushv1.PushAnswer), broken: make(chan struct{}),
+		began: time.Now(), accepted: make(chan struct{}),
 	}
 }
 
@@ -107,7 +117,7 @@ func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint6
 	}
 	l.last++
 	l.calls[l.last] = answer
-	l.waiting = append(l.waiting, appendCall(make([]byte, 0, len(encoded)+24), l.last, encoded))
+	l.waiting = append(l.waiting, waiting{l.last, encoded})
 	notify(l.arrived)
 	return l.last, nil
 }
@@ -142,10 +152,13 @@ func explain(err error) error {
 }
 
 func (l *Link) receive(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) error {
-	for {
+	for first := true; ; first = false {
 		message, err := stream.Receive()
 		if err != nil {
 			return err
+		}
+		if first {
+			close(l.accepted)
 		}
 		l.mu.Lock()
 		for _, a := range message.Answers {
@@ -158,8 +171,13 @@ func (l *Link) receive(stream *connect.BidiStreamForClient[pushv1.PushCalls, pus
 	}
 }
 
-// send sends what waits and what comes, until the stream ends.
+// send sends what waits and what comes, until the stream ends: not before the member has taken the stream, since a process that hangs would find
+// pushes in its buffers later, and could not know how long they have been there.
 func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) {
+	select {
+	case <-l.accepted:
+	case <-l.ctx.Done():
+	}
 	for {
 		select {
 		case <-l.arrived:
@@ -178,18 +196,22 @@ func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1
 	}
 }
 
-// take returns the oldest calls that wait, as many as go at once, encoded as a PushCalls.
-func (l *Link) take() []byte {
+// take returns the oldest calls that wait, as many as go at once, encoded as a PushCalls. Those whose callers have given up are not sent.
+func (l *Link) take() (batch []byte) {
+	sent := uint64(time.Since(l.began).Milliseconds())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n, size := 0, 0
-	for n < min(len(l.waiting), maxBatch) && (n == 0 || size+len(l.waiting[n]) <= maxBatchBytes) {
-		size += len(l.waiting[n])
-		n++
-	}
-	batch := make([]byte, 0, size)
-	for _, call := range l.waiting[:n] {
-		batch = append(batch, call...)
+	n := 0
+	for calls := 0; n < len(l.waiting) && calls < maxBatch; n++ {
+		w := l.waiting[n]
+		if _, wanted := l.calls[w.call]; !wanted {
+			continue
+		}
+		if calls > 0 && len(batch)+len(w.encoded)+callOverhead > maxBatchBytes {
+			break
+		}
+		batch = appendCall(batch, w, sent)
+		calls++
 	}
 	clear(l.waiting[:n])
 	if l.waiting = l.waiting[n:]; len(l.waiting) == 0 {
@@ -203,16 +225,22 @@ const (
 	fieldCalls = 1 // PushCalls.calls
 	fieldCall  = 1 // PushCall.call
 	fieldPush  = 2 // PushCall.push
+	fieldSent  = 3 // PushCall.sent_ms
+
+	callOverhead = 40 // at most, bytes of a call besides its push
 )
 
 // appendCall appends the encoding of a PushCalls with one call in it: encodings of messages that stand one behind the other are
 // that of the messages merged, of one with all calls.
-func appendCall(to []byte, call uint64, push []byte) []byte {
-	size := protowire.SizeTag(fieldCall) + protowire.SizeVarint(call) + protowire.SizeTag(fieldPush) + protowire.SizeBytes(len(push))
+func appendCall(to []byte, w waiting, sentMs uint64) []byte {
+	size := protowire.SizeTag(fieldCall) + protowire.SizeVarint(w.call) + protowire.SizeTag(fieldPush) + protowire.SizeBytes(len(w.encoded)) +
+		protowire.SizeTag(fieldSent) + protowire.SizeVarint(sentMs)
 	to = protowire.AppendTag(to, fieldCalls, protowire.BytesType)
 	to = protowire.AppendVarint(to, uint64(size))
 	to = protowire.AppendTag(to, fieldCall, protowire.VarintType)
-	to = protowire.AppendVarint(to, call)
+	to = protowire.AppendVarint(to, w.call)
 	to = protowire.AppendTag(to, fieldPush, protowire.BytesType)
-	return protowire.AppendBytes(to, push)
+	to = protowire.AppendBytes(to, w.encoded)
+	to = protowire.AppendTag(to, fieldSent, protowire.VarintType)
+	return protowire.AppendVarint(to, sentMs)
 }

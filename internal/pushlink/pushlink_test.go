@@ -7,11 +7,13 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/testkit"
 )
 
 // A batch that is put together from encoded parts is what the parts make.
@@ -40,6 +42,9 @@ func TestBatchEncoding(t *testing.T) {
 		if len(part.Calls) > maxBatch || len(batch) > maxBatchBytes {
 			t.Errorf("a batch of %d calls, %d bytes", len(part.Calls), len(batch))
 		}
+		for _, c := range part.Calls {
+			c.SentMs = 0 // which is when it was
+		}
 		got.Calls = append(got.Calls, part.Calls...)
 		batches++
 	}
@@ -67,4 +72,73 @@ func TestEachHasItsOwnError(t *testing.T) {
 	}
 	l.Run(pushv1.NewPushServiceClient(http.DefaultClient, gone.URL, connect.WithGRPC()))
 	waiting.Wait()
+}
+
+// Whoever has given up waiting is not pushed for: the member would deliver what has been tried again elsewhere.
+func TestAbandonedCallsAreNotSent(t *testing.T) {
+	l := New()
+	defer l.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	given := make(chan error)
+	go func() {
+		_, err := l.Push(ctx, &pushv1.PushRequest{User: "gone"})
+		given <- err
+	}()
+	testkit.Eventually(t, 5*time.Second, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.waiting) == 1 }, "the push to wait")
+	cancel()
+	if err := <-given; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	l.began = time.Now().Add(-time.Minute)
+	if _, err := l.put([]byte{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := new(pushv1.PushCalls)
+	if err := proto.Unmarshal(l.take(), got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Calls) != 1 || got.Calls[0].GetPush().GetUser() != "" {
+		t.Fatalf("%v; want the one that is waited for", got)
+	}
+	if sent := time.Duration(got.Calls[0].SentMs) * time.Millisecond; sent < time.Minute || sent > time.Hour {
+		t.Errorf("sent at %v of a clock that began a minute ago", sent)
+	}
+}
+
+// A member that stood still finds calls in its buffers whose senders have tried elsewhere.
+func TestOutdatedCallsAreDropped(t *testing.T) {
+	clock := time.Now()
+	w := &way{began: clock, now: func() time.Time { return clock }}
+	call := func(n, sentMs uint64) *pushv1.PushCall {
+		return &pushv1.PushCall{Call: n, SentMs: sentMs, Push: &pushv1.PushRequest{TimeoutMs: 1000}}
+	}
+	var answered []uint64
+	arrive := func(after time.Duration, calls ...*pushv1.PushCall) []*pushv1.PushCall {
+		clock = clock.Add(after)
+		return inTime(calls, w.age, func(a *pushv1.PushAnswer) {
+			if a.Error == nil {
+				t.Errorf("call %d has an outcome", a.Call)
+			}
+			answered = append(answered, a.Call)
+		})
+	}
+	const apart = 1e9 // ms, of the two clocks
+	if left := arrive(0, call(1, apart)); len(left) != 1 || left[0].Push.TimeoutMs != 1000 {
+		t.Errorf("the first: %v", left)
+	}
+	left := arrive(4*time.Second, call(2, apart+10), call(3, apart+3400), call(4, 0))
+	if len(left) != 2 || left[0].Call != 3 || left[0].Push.TimeoutMs != 400 || left[1].Call != 4 || len(answered) != 1 || answered[0] != 2 {
+		t.Errorf("after a stall: %v, answered %v; want call 3 with 400 ms, call 4 of an earlier release, and call 2 dropped", left, answered)
+	}
+	// Clocks that run apart by 100 ppm make nothing old, neither under way nor after a night.
+	sent := uint64(apart + 4000)
+	for range 200 {
+		sent += 10_000
+		if left := arrive(10*time.Second+time.Millisecond, call(5, sent)); len(left) != 1 || left[0].Push.TimeoutMs < 990 {
+			t.Fatalf("with clocks that run apart: %v", left)
+		}
+	}
+	if left := arrive(8*time.Hour+3*time.Second, call(6, sent+uint64(8*time.Hour/time.Millisecond))); len(left) != 1 || left[0].Push.TimeoutMs != 1000 {
+		t.Errorf("after a night: %v", left)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -31,6 +32,7 @@ func Serve(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pus
 	})
 	defer sending.Wait()
 	defer cancel()
+	way := newWay()
 	for {
 		calls, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
@@ -45,7 +47,7 @@ func Serve(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pus
 				if err != nil {
 					return err
 				}
-				if err := begin(ctx, some[:n], out.put); err != nil {
+				if err := begin(ctx, inTime(some[:n], way.age, out.put), out.put); err != nil {
 					return err
 				}
 				some = some[n:]
@@ -53,6 +55,27 @@ func Serve(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pus
 		}
 	}
 }
+
+// inTime returns the calls whose time is not over, with what is left of it. The others are answered, to nobody: whoever pushed has tried again
+// elsewhere, and may have been told an outcome that a delivery now would belie.
+func inTime(calls []*pushv1.PushCall, age func(sentMs uint64) time.Duration, answer func(*pushv1.PushAnswer)) []*pushv1.PushCall {
+	left := calls[:0]
+	for _, c := range calls {
+		timeout, late := c.GetPush().GetTimeoutMs(), uint32(age(c.SentMs).Milliseconds())
+		switch {
+		case timeout == 0 || c.SentMs == 0:
+		case late >= timeout:
+			answer(&pushv1.PushAnswer{Call: c.Call, Error: pushv1.ResultError(errOutdated)})
+			continue
+		default:
+			c.Push.TimeoutMs = timeout - late
+		}
+		left = append(left, c)
+	}
+	return left
+}
+
+var errOutdated = connect.NewError(connect.CodeDeadlineExceeded, errors.New("it was longer on its way than it had time"))
 
 // answers is what waits to be sent on a stream.
 type answers struct {
