@@ -119,8 +119,14 @@ func TestCallsInCalm(t *testing.T) {
 	}
 }
 
-// BenchmarkIdleMembers tells what 20 members cost that have nothing to do but to know each other.
+// BenchmarkIdleMembers tells what 20 members cost that have nothing to do: together, where they poll each other, and each alone. The difference is
+// the polls' price.
 func BenchmarkIdleMembers(b *testing.B) {
+	b.Run("together", func(b *testing.B) { idleMembers(b, true) })
+	b.Run("alone", func(b *testing.B) { idleMembers(b, false) })
+}
+
+func idleMembers(b *testing.B, together bool) {
 	const members = 20
 	registry := discovery.NewMemory()
 	ctx, stop := context.WithCancel(context.Background())
@@ -128,6 +134,9 @@ func BenchmarkIdleMembers(b *testing.B) {
 	defer running.Wait()
 	defer stop()
 	for i := range members {
+		if !together {
+			registry = discovery.NewMemory()
+		}
 		m, err := backend.New(backend.Config{
 			ID: fmt.Sprint("b", i), Listen: "127.0.0.1:0", RPC: "127.0.0.1:0", Membership: backend.Membership{Memory: registry},
 			Metrics: prometheus.NewRegistry(),
@@ -154,5 +163,4 @@ func BenchmarkIdleMembers(b *testing.B) {
 	share := float64(used()-before) / float64(time.Since(start))
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(100*share/members, "%cpu/member")
-	b.ReportMetric(float64(members-1), "polls/s/member")
 }
