@@ -142,3 +142,58 @@ func TestOutdatedCallsAreDropped(t *testing.T) {
 		t.Errorf("after a night: %v", left)
 	}
 }
+
+// piped is a member that notes the time that each push has left, and delivers it.
+type piped struct {
+	pushv1.UnimplementedPushServiceHandler
+	begun chan *pushv1.PushCall
+}
+
+func (p piped) Pipeline(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pushv1.PushAnswers]) error {
+	return Serve(ctx, stream, func(_ context.Context, calls []*pushv1.PushCall, answer func(*pushv1.PushAnswer)) error {
+		for _, c := range calls {
+			p.begun <- c
+			answer(&pushv1.PushAnswer{Call: c.Call, Sessions: 1})
+		}
+		return nil
+	})
+}
+
+// Over a real stream: of two calls that come at once, the one that left long before the other has run out of time.
+func TestServeDropsOutdatedCalls(t *testing.T) {
+	member := piped{begun: make(chan *pushv1.PushCall, 10)}
+	mux := http.NewServeMux()
+	mux.Handle(pushv1.NewPushServiceHandler(member))
+	server := httptest.NewUnstartedServer(mux)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	stream := pushv1.NewPushServiceClient(server.Client(), server.URL, connect.WithGRPC()).Pipeline(ctx)
+	call := func(n, sentMs uint64) *pushv1.PushCall {
+		return &pushv1.PushCall{Call: n, SentMs: sentMs, Push: &pushv1.PushRequest{User: "alice", TimeoutMs: 30_000}}
+	}
+	if err := stream.Send(&pushv1.PushCalls{Calls: []*pushv1.PushCall{call(1, 100_000), call(2, 60_000)}}); err != nil {
+		t.Fatal(err)
+	}
+	answers := make(map[uint64]*pushv1.PushAnswer)
+	for len(answers) < 2 {
+		got, err := stream.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range got.Answers {
+			answers[a.Call] = a
+		}
+	}
+	if answers[1].Error != nil || answers[1].Sessions != 1 || answers[2].Error == nil {
+		t.Errorf("%v; want that the first is delivered, and the second is too late", answers)
+	}
+	if begun := <-member.begun; begun.Call != 1 || len(member.begun) != 0 {
+		t.Errorf("call %d is begun, and %d more; want the first alone", begun.Call, len(member.begun))
+	}
+	cancel()
+	_ = stream.CloseRequest()
+	_ = stream.CloseResponse()
+}
