@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/time/rate"
-
 	"github.com/selvedge/selvedge/internal/config"
 )
 
@@ -19,7 +17,7 @@ import (
 type Admission struct {
 	PerUser           int      // sessions of one user of one service; 0: no limit. More are refused with 429
 	PerAddress        int      // sessions from one IPv4 address, or one IPv6 network of 64 bits; 0: no limit. More are refused with 429
-	UpgradesPerSecond float64  // upgrades let in, with bursts of a second's worth; 0: no limit. More are refused with 503
+	UpgradesPerSecond float64  // upgrades let in, a tenth of them at once; 0: no limit. More wait up to a second, then are refused with 503
 	Origins           []string // Origin fields of upgrades, like https://app.example.com or https://*.example.com; empty: any. Others are refused with 403
 
 	// Networks of clients, for upgrades and plain HTTP. Who is in Deny, or not in Allow where that is not empty, is refused with 403.
@@ -128,16 +126,6 @@ func (o origin) covers(asks origin) bool {
 		return len(asks.host) > len(o.host)+1 && strings.HasSuffix(asks.host, "."+o.host)
 	}
 	return o.host == asks.host
-}
-
-// setPace makes l let n upgrades in a second; 0: as many as come.
-func setPace(l *rate.Limiter, n float64) {
-	if n == 0 {
-		l.SetLimit(rate.Inf)
-		return
-	}
-	l.SetBurst(max(1, int(n)))
-	l.SetLimit(rate.Limit(n))
 }
 
 // claim is what a session counts towards where there are limits. The zero value counts towards none.

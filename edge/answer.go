@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // reason says why the edge itself refused a request; its text is the label of selvedge_edge_refusals_total.
@@ -92,7 +95,15 @@ func (e *Edge) refuse(w http.ResponseWriter, x *exchange, no *refusal) {
 	if no.status == statusClientGone {
 		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
-	h := w.Header()
+	body := no.fill(w.Header(), x)
+	w.WriteHeader(no.status)
+	if x.head.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client's loss if it is gone
+	}
+}
+
+// fill adds the fields of the answer to h, and returns its body.
+func (no *refusal) fill(h http.Header, x *exchange) []byte {
 	body := errorBody(no.text, x.id)
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -106,10 +117,20 @@ func (e *Edge) refuse(w http.ResponseWriter, x *exchange, no *refusal) {
 	if (no.close || x.upgrade) && x.http1 { // in HTTP/2 it would end the other streams, too
 		h.Set("Connection", "close") // what a client sent after a refused upgrade is no HTTP
 	}
-	w.WriteHeader(no.status)
-	if x.head.Method != http.MethodHead {
-		_, _ = w.Write(body) // the client's loss if it is gone
-	}
+	return body
+}
+
+// answer is the whole answer as net/http would write it, which ends with its body.
+func (no *refusal) answer(x *exchange) (whole, body []byte) {
+	h := make(http.Header, 6)
+	body = no.fill(h, x)
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "HTTP/1.1 %d %s\r\n", no.status, http.StatusText(no.status))
+	_ = h.Write(&out) // to memory
+	out.WriteString("\r\n")
+	out.Write(body)
+	return out.Bytes(), body
 }
 
 func errorBody(text, id string) []byte {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"time"
@@ -11,9 +12,10 @@ import (
 type attempt struct {
 	x       *exchange
 	request *http.Request
-	claim   claim       // given back with the place
-	accept  string      // the Sec-WebSocket-Accept that the 101 must carry
-	header  http.Header // the fields for the backend
+	claim   claim         // given back with the place
+	wait    time.Duration // until its turn comes; 0: it has come
+	accept  string        // the Sec-WebSocket-Accept that the 101 must carry
+	header  http.Header   // the fields for the backend
 	walk    walk
 
 	// The try under way.
@@ -55,10 +57,26 @@ func (e *Edge) admit(r *http.Request, x *exchange) (a *attempt, no *refusal) {
 	if counts, no = e.sessions.claim(&x.live.gate, svc.name, x.user, x.head.Client); no != nil {
 		return nil, no
 	}
-	if !e.pace.Allow() { // last, so that only those who are let in count
+	wait, ok := e.pace.enter() // last, so that only those who are let in count
+	if !ok {
 		return nil, refusePaced
 	}
-	return &attempt{x: x, request: r, claim: counts, accept: accept, header: e.backendHeader(r, x), walk: svc.walk(snap, x.user)}, nil
+	return &attempt{x: x, request: r, claim: counts, wait: wait, accept: accept, header: e.backendHeader(r, x), walk: svc.walk(snap, x.user)}, nil
+}
+
+// pause waits for d. It returns false if ctx is over before.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (a *attempt) service() *service { return a.x.route.service }

@@ -93,8 +93,13 @@ func (e *Edge) dispatched(r *http.Request, x *exchange) (*resolved, *refusal) {
 		return nil, refuseUserless
 	case x.route.service.secrets == nil:
 		return nil, refuseDispatch
-	case !e.pace.Allow():
-		return nil, refusePaced // it lets somebody in, if not here
+	}
+	wait, ok := e.pace.enter() // it lets somebody in, if not here
+	if !ok {
+		return nil, refusePaced
+	}
+	if !pause(r.Context(), wait) {
+		return nil, refuseGone
 	}
 	svc := x.route.service
 	snap := svc.view.Snapshot()

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/reactor"
@@ -37,7 +36,7 @@ type Edge struct {
 	live       atomic.Pointer[live] // never nil
 	sessions   *sessions
 	tidy       *tidy
-	pace       *rate.Limiter // of upgrades
+	pace       pace // of upgrades
 	transports transports
 
 	reloading sync.Mutex // held by Reload, one after the other, and by Run when reloads must be over
@@ -82,7 +81,7 @@ func New(cfg Config) (*Edge, error) {
 		failed:     make(chan error, 1),
 		sessions:   newSessions(sessionLimit(descriptorLimit(), cfg.Sessions)),
 		tidy:       newTidy(),
-		pace:       rate.NewLimiter(rate.Inf, 1),
+		pace:       newPace(),
 		transports: transports{pool: make(map[transportKey]*http.Transport)},
 		ready:      make(chan struct{}),
 

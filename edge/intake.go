@@ -15,7 +15,7 @@ import (
 )
 
 // acceptBudget is how many connections are accepted before the loop's others have their turn.
-const acceptBudget = 64
+const acceptBudget = 16
 
 // intake accepts on the reactor. Connections begin there as openings, spread evenly over the loops: they stay on theirs as sessions for
 // hours. To net/http it is a listener of the connections that turned out not to be for the reactor.

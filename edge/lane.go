@@ -17,6 +17,11 @@ type lane struct {
 	loop     *reactor.Loop
 	openings map[*opening]struct{}
 
+	// Openings that begin in a turn of the loop are few; those beyond wait, in the order in which they became ready.
+	turn    uint64
+	begun   int // in turn
+	waiting []*opening
+
 	// For net/http's parsers.
 	src bytes.Reader
 	br  *bufio.Reader
@@ -39,6 +44,48 @@ func (l *lane) open(fd int, peer netip.AddrPort) {
 	o.client.reg = reg
 	l.openings[o] = struct{}{}
 	o.begin()
+}
+
+// openingsPerTurn bounds what a session waits for openings: one takes the loop some 100 us, a message 5. With no bound a batch of the
+// kernel's could hold 256 of them, and thousands could be ahead of a session's message.
+const openingsPerTurn = 8
+
+// admits tells whether o, which is ready, may go on in this turn. One that may not is called again.
+func (l *lane) admits(o *opening) bool {
+	if turn := l.loop.Turn(); l.turn != turn {
+		l.turn, l.begun = turn, 0
+	}
+	if l.begun < openingsPerTurn && len(l.waiting) == 0 {
+		l.begun++
+		return true
+	}
+	if !o.queued {
+		o.queued = true
+		if l.waiting = append(l.waiting, o); len(l.waiting) == 1 {
+			l.loop.Post(l.goOn)
+		}
+	}
+	return false
+}
+
+// goOn lets those who have waited longest go on.
+func (l *lane) goOn() {
+	n := min(openingsPerTurn, len(l.waiting))
+	for _, o := range l.waiting[:n] {
+		o.queued = false
+		switch o.stage {
+		case arriving:
+			o.read()
+		case pacing:
+			o.dial()
+		}
+	}
+	clear(l.waiting[:n])
+	if l.waiting = l.waiting[n:]; len(l.waiting) > 0 {
+		l.loop.Post(l.goOn)
+	} else {
+		l.waiting = nil
+	}
 }
 
 // forget takes out an opening that is over.

@@ -21,21 +21,25 @@ type stage uint8
 
 const (
 	arriving stage = iota // the client's head is not whole
+	pacing                // waits for its turn: more come than are let in at a time
 	dialling              // a connection to a member is under way
 	asking                // the member has been sent the head, or as much of it as it takes, and has not answered
+	shedding              // turned away instead: the answer has been written, and the client is waited for to close
 	over                  // joined, handed over or closed; nothing is held any more
 )
 
 // opening is a connection on the reactor on its way to become a session: the fast path of [Edge.upgrade]. It goes through the stages in
 // the order of this file, and decides with the same functions. Whatever is not plain is handed over to net/http at once, with all that
 // has been found out: a head that is odd or asks for something else, a request to refuse, an answer other than a proper 101. So no
-// answer but the 101 is written here, and none is parsed here: heads are looked at where they are, in the kernel's buffer, and net/http's
-// parsers read them.
+// answer but the 101, and that to clients who are too many, is written here, and none is parsed here: heads are looked at where they are,
+// in the kernel's buffer, and net/http's parsers read them.
 type opening struct {
 	lane   *lane
 	client socket
 	peer   netip.AddrPort
 	stage  stage
+	queued bool           // among those of the lane that wait
+	seen   reactor.Events // of the client, while its head arrives
 	looks  int            // at a head that was not whole
 	timer  *reactor.Timer // of the stage
 
@@ -70,11 +74,14 @@ type (
 func (c *clientSide) Ready(ev reactor.Events) {
 	switch o := (*opening)(c); o.stage {
 	case arriving:
-		if ev&reactor.Readable != 0 {
-			o.read(ev)
+		o.seen |= ev
+		if ev&reactor.Readable != 0 && o.lane.admits(o) {
+			o.read()
 		}
-	case dialling, asking:
+	case pacing, dialling, asking:
 		o.watch(ev)
+	case shedding:
+		o.sink(ev)
 	}
 }
 
@@ -102,7 +109,7 @@ func (o *opening) late() {
 	o.drop()
 }
 
-func (o *opening) read(ev reactor.Events) {
+func (o *opening) read() {
 	e, loop := o.lane.intake.edge, o.lane.loop
 	buf := loop.Scratch()
 	buf = buf[:min(len(buf), e.live.Load().headerBytes)]
@@ -116,7 +123,7 @@ func (o *opening) read(ev reactor.Events) {
 		return
 	}
 	size, is := plainRequest(buf[:n])
-	if is == partial && n < len(buf) && o.wait(o.client, ev) {
+	if is == partial && n < len(buf) && o.wait(o.client, o.seen) {
 		return
 	}
 	if is != plain {
@@ -135,7 +142,11 @@ func (o *opening) read(ev reactor.Events) {
 		return
 	}
 	a, no := e.admit(r, x)
-	if no != nil { // net/http finds the same, and answers
+	switch {
+	case no == refusePaced, no == refuseFull:
+		o.shed(x, no)
+		return
+	case no != nil: // net/http finds the same, and answers
 		o.handOver()
 		return
 	}
@@ -144,8 +155,17 @@ func (o *opening) read(ev reactor.Events) {
 		o.gone() // reset just now
 		return
 	}
-	o.dial()
-	o.watch(ev)
+	if a.wait > 0 {
+		o.stage = pacing
+		o.within(a.wait, func() {
+			if a.wait = 0; o.lane.admits(o) {
+				o.dial()
+			}
+		})
+	} else {
+		o.dial()
+	}
+	o.watch(o.seen)
 }
 
 // wait tells whether more of a head is to be awaited after ev.
@@ -157,9 +177,9 @@ func (o *opening) wait(s socket, ev reactor.Events) bool {
 	return true
 }
 
-// watch looks whether the client has left while a member is asked. Bytes that it has sent stay where they are, for the tunnel.
+// watch looks whether the client has left while it waits, or a member is asked. Bytes that it has sent stay where they are, for the tunnel.
 func (o *opening) watch(ev reactor.Events) {
-	if ev&(reactor.Ending|reactor.Hangup) == 0 || o.stage != dialling && o.stage != asking {
+	if ev&(reactor.Ending|reactor.Hangup) == 0 || o.stage < pacing || o.stage > asking {
 		return
 	}
 	_, err := reactor.Peek(o.client.fd, o.lane.loop.Scratch()[:1])
@@ -311,6 +331,44 @@ func (o *opening) handOver() {
 	h := handover{client: o.client.leave(), head: o.head, attempt: o.attempt, member: o.member.leave()}
 	o.leave()
 	o.lane.intake.give(h)
+}
+
+// shedLinger is how long a client that was turned away has for closing: what it has sent and nobody reads would reset the connection, and
+// could take the answer with it. As long as net/http gives.
+const shedLinger = 500 * time.Millisecond
+
+// shed turns away a client who is one too many. In a storm most are, and those who are in pay for each: so it costs as little as it can.
+func (o *opening) shed(x *exchange, no *refusal) {
+	e := o.lane.intake.edge
+	e.metrics.refusals.WithLabelValues(string(no.reason)).Inc()
+	e.metrics.upgraded(x.service(), no.status, x.started)
+	x.refused = no.reason
+	answer, body := no.answer(x)
+	e.access.ended(x, no.status, 0, int64(len(body)))
+	if _, err := reactor.Write(o.client.fd, answer); err != nil { // a new connection takes all of it
+		o.drop()
+		return
+	}
+	_ = reactor.EndWrites(o.client.fd)
+	o.stage = shedding
+	o.within(shedLinger, o.drop)
+	o.sink(reactor.Readable)
+}
+
+// sink reads off what a client that was turned away still sends, until it closes.
+func (o *opening) sink(ev reactor.Events) {
+	if ev&reactor.Readable == 0 {
+		return
+	}
+	_, err := reactor.Read(o.client.fd, o.lane.loop.Scratch())
+	switch {
+	case errors.Is(err, reactor.ErrAgain):
+		o.client.reg.Drained(reactor.Readable)
+	case err != nil:
+		o.drop()
+	default:
+		o.client.reg.Yield()
+	}
 }
 
 // gone ends an attempt whose client has left, or is made to leave.

@@ -171,7 +171,7 @@ func (e *Edge) install(next *live, cfg Config) {
 
 	last := e.live.Swap(next)
 	e.sessions.bound(sessionLimit(descriptorLimit(), cfg.Sessions))
-	setPace(e.pace, cfg.Admission.UpgradesPerSecond)
+	e.pace.set(cfg.Admission.UpgradesPerSecond)
 	if last == nil {
 		return
 	}

@@ -41,8 +41,13 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 		}
 	}()
 
-	// Ask the owner, then its successors, until one answers for good.
 	ctx, svc := r.Context(), a.service()
+	if !pause(ctx, a.wait) {
+		refuse(refuseGone)
+		return
+	}
+
+	// Ask the owner, then its successors, until one answers for good.
 	var b *backend
 	var answer *http.Response
 	for b == nil {

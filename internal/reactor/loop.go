@@ -37,6 +37,7 @@ type Loop struct {
 	view    []*segment // a copy of segments, at least as long as any slot the loop has been told of
 	firing  bool       // begin found timers due
 	busy    int        // turns since it gave way
+	turn    uint64     // counts turns
 
 	mu       sync.Mutex
 	closing  bool     // stop was called
@@ -66,6 +67,9 @@ func newLoop(p poller) *Loop {
 
 // Scratch returns the loop's buffer of 64 KiB. Its contents are valid until the callback that asked for it returns.
 func (l *Loop) Scratch() []byte { return l.scratch }
+
+// Turn numbers the loop's turns, for those who do a bounded part of something in each: only the loop's own callbacks may ask.
+func (l *Loop) Turn() uint64 { return l.turn }
 
 // Done is closed when the loop's goroutine has ended. After that nothing runs on the loop any more, and state that belonged
 // to it may be touched by whoever has seen Done.
@@ -122,6 +126,7 @@ func (l *Loop) run() {
 		if !l.begin() {
 			return
 		}
+		l.turn++
 		l.dispatch(l.events[:n])
 		l.resume()
 		l.runTasks()
