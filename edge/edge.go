@@ -53,6 +53,7 @@ type Edge struct {
 	// Tests change these before Run.
 	slow        bool          // every connection goes through net/http
 	bodyGrace   time.Duration // for a body of no bytes
+	sendTimeout time.Duration // for a client to take a part of an answer
 	headTimeout time.Duration // for a client to send a request's head, on the reactor as in net/http
 	restTimeout time.Duration // for what a client goes on to send after an answer that ends the connection
 	draining    atomic.Bool
@@ -88,6 +89,7 @@ func New(cfg Config) (*Edge, error) {
 		headTimeout: headTimeout,
 		restTimeout: farewell,
 		bodyGrace:   bodyGrace,
+		sendTimeout: sendTimeout,
 	}
 	if e.httpLog, err = zap.NewStdLogAt(cfg.Logger, zap.DebugLevel); err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
@@ -372,6 +374,7 @@ func (e *Edge) publicServer(work context.Context) *http.Server {
 		BaseContext:                  func(net.Listener) context.Context { return work },
 		ConnContext:                  connContext,
 		ConnState:                    connState,
+		HTTP2:                        &http.HTTP2Config{WriteByteTimeout: e.sendTimeout},
 		DisableGeneralOptionsHandler: true, // OPTIONS * has no path, and so no route
 	}
 }

@@ -213,7 +213,7 @@ func (in *intake) conn(h handover) (net.Conn, error) {
 		in.close(h)
 		return nil, err
 	}
-	c := &clientConn{Conn: client, refusals: in.edge.metrics.refusals, abandon: in.edge.abandon, head: h.head}
+	c := &clientConn{Conn: client, refusals: in.edge.metrics.refusals, patience: in.edge.sendTimeout, abandon: in.edge.abandon, head: h.head}
 	c.attempt.Store(h.attempt)
 	if h.member >= 0 {
 		if h.attempt.conn, err = fileConn(h.member); err != nil {

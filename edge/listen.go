@@ -79,7 +79,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // client is conn as long as it speaks HTTP.
 func (l *listener) client(conn net.Conn) *clientConn {
-	return &clientConn{Conn: conn, refusals: l.edge.metrics.refusals, redirect: l.edge.cfg.Listen[l.index].RedirectHTTPS}
+	return &clientConn{Conn: conn, refusals: l.edge.metrics.refusals, patience: l.edge.sendTimeout, redirect: l.edge.cfg.Listen[l.index].RedirectHTTPS}
 }
 
 // accept takes the next connection. Its error is net.ErrClosed.
@@ -111,9 +111,10 @@ func (l *listener) Close() error {
 type clientConn struct {
 	net.Conn
 	refusals  *prometheus.CounterVec
-	redirect  bool         // the listener sends its clients to https
-	answering atomic.Bool  // a handler runs: what is written is its answer
-	linger    atomic.Int64 // nanoseconds for which Close reads on, 0: none
+	patience  time.Duration // for the client to take what is written, a few KiB at a time
+	redirect  bool          // the listener sends its clients to https
+	answering atomic.Bool   // a handler runs: what is written is its answer
+	linger    atomic.Int64  // nanoseconds for which Close reads on, 0: none
 
 	// Of a connection that the reactor has handed over after it took the request's head off it.
 	head    []byte                  // what is left of it to be read again; only Read uses it
@@ -170,7 +171,12 @@ func connState(c net.Conn, state http.ConnState) {
 
 var refusedByNetHTTP = []byte("HTTP/1.1 ")
 
+// sendTimeout is how long a client may take nothing of an answer, as nginx's send_timeout: one that asks for much and reads nothing would
+// keep a connection to a backend for ever. Sessions have none: what their clients do not read is the backend's to judge.
+const sendTimeout = time.Minute
+
 func (c *clientConn) Write(p []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(c.patience)) // fails on a connection that has ended, as the write does
 	if c.answering.Load() || !bytes.HasPrefix(p, refusedByNetHTTP) || len(p) < len(refusedByNetHTTP)+3 {
 		return c.Conn.Write(p)
 	}
