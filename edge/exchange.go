@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	clientjs "github.com/selvedge/selvedge/edge/client"
 	"github.com/selvedge/selvedge/internal/identity"
 )
 
@@ -63,6 +64,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.upgrade(w, r, x, nil)
 	case x.head.Path == resolvePath:
 		e.dispatch(w, r, x)
+	case x.head.Path == clientjs.Path:
+		e.library(w, r, x)
 	default:
 		e.plain(w, r, x)
 	}

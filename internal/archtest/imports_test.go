@@ -18,12 +18,13 @@ const module = "github.com/selvedge/selvedge"
 var mayImport = map[string][]string{
 	"": {"edge", "backend/...", "backend", "hashring", "internal/..."},
 
-	"edge": {"hashring", "internal/admin", "internal/config", "internal/discovery", "internal/identity", "internal/reactor", "internal/tunnel",
+	"edge": {"edge/client", "hashring", "internal/admin", "internal/config", "internal/discovery", "internal/identity", "internal/reactor", "internal/tunnel",
 		"backend/sender", "backend/pushv1"},
+	"edge/client": {},
 	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
 		"internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc"},
 	"backend/backendtest": {"backend", "internal/discovery"},
-	"backend/chat":        {"backend"},
+	"backend/chat":        {"backend", "edge/client"}, // a file that pages load, whoever serves them
 	"backend/sender":      {"backend/pushv1", "internal/discovery", "internal/pushlink", "internal/rpc"},
 	"backend/pushv1":      {"internal/discovery"},
 
