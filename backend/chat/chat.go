@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/selvedge/selvedge/backend"
+	"github.com/selvedge/selvedge/edge/client"
 )
 
 //go:embed web
@@ -155,6 +156,7 @@ func (c *chat) routes() http.Handler {
 		w.Header().Set("Cache-Control", "no-cache")
 		page.ServeHTTP(w, r)
 	})
+	mux.HandleFunc("GET "+client.Path, client.Serve) // an edge answers this itself; whatever else is in front passes it on
 	mux.HandleFunc("GET /whoami", c.whoami)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	socket := func(w http.ResponseWriter, _ *http.Request) {

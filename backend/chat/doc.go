@@ -7,6 +7,9 @@
 //	/whoami   JSON: the user of the request, this member, and how many sessions of the user it holds
 //	/healthz  200
 //
+// The page connects with selvedge.js, which it loads from /.well-known/selvedge/client.js. An edge serves that by itself; the chat serves the same
+// file, for those who come by another proxy.
+//
 // On /ws a client sends {"to":"bob","text":"hi"}, or "to":["bob","carol"]. Bob's sessions and the sender's other sessions get
 // {"from":"alice","to":"bob","text":"hi","id":"..."}; the sending session gets {"ack":"<id>","outcome":"DELIVERED","sessions":2},
 // with "error" where the outcome is not certain. The id is the client's, if it sent one: then it must be unique among the user's

@@ -35,7 +35,7 @@ const (
 
 // JavaScript that is true once the page shows what is awaited. entry takes the kind and a part of the text; the newest counts.
 const (
-	isConnected = `document.querySelector('#state').dataset.state === 'connected' &&
+	isConnected = `document.querySelector('#state').dataset.state === 'open' &&
 		/\w/.test(document.querySelector('#backend').textContent)`
 	isEntry   = `[...document.querySelectorAll('#messages > li[data-kind=%s]')].some((li) => li.textContent.includes(%s))`
 	outcomeOf = `[...document.querySelectorAll('#messages > li[data-kind=mine]')].findLast((li) => li.textContent.includes(%s))?.dataset.outcome`
@@ -94,7 +94,7 @@ func TestChatPage(t *testing.T) {
 	t.Run("who is kicked is told so and stays out until they ask", func(t *testing.T) {
 		gwen := openTab(t, browser, dev, "gwen")
 		dev.push(t, "Disconnect", map[string]any{"user": "gwen", "code": 1008, "reason": "kicked"})
-		gwen.wait("refused, with the reason", `document.querySelector('#state').dataset.state === 'refused' &&
+		gwen.wait("refused, with the reason", `document.querySelector('#state').dataset.state === 'closed' &&
 			document.querySelector('#state').textContent.includes('kicked (1008)')`)
 		gwen.do(chromedp.Click(chromedp.ID("retry")))
 		gwen.wait("connected again", isConnected)
@@ -113,8 +113,8 @@ func TestChatPage(t *testing.T) {
 		hugo.do(chromedp.Evaluate[chromedp.Void](`newest.onclose(new CloseEvent('close', { code: 1012, reason: 'moved' }))`))
 		hugo.wait("another session", fmt.Sprintf(`%s && document.querySelector('#session').textContent !== %s &&
 			document.querySelector('#session').textContent !== ''`, isConnected, quoted(session)))
-		if states := slices.Compact(eval[[]string](hugo, `states`)); !slices.Equal(states, []string{"moved", "connected"}) {
-			t.Errorf("the page went through %q, want moved, then connected", states)
+		if states := slices.Compact(eval[[]string](hugo, `states`)); !slices.Equal(states, []string{"moved", "open"}) {
+			t.Errorf("the page went through %q, want moved, then open", states)
 		}
 		hugo.waitEntry("event", "Back on")
 		hugo.wantQuietConsole()

@@ -1,6 +1,6 @@
-// The chat page: ties a Connection to a Conversation and to the controls around them.
+// The chat page: ties a connection to a Conversation and to the controls around them.
 
-import { Connection } from "./connection.js";
+import { connect } from "./connection.js";
 import { Conversation, element } from "./conversation.js";
 
 const $ = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@ const FABRICS = [
 const ADMIN = "http://127.0.0.1:8081";  // where `selvedge dev` takes pushes unless told otherwise
 const MOVED_SHOWN_FOR = 6_000;          // ms for which the header names the backend that we came from
 const STATE_NAMES = {
-  connecting: "Connecting", connected: "Connected", reconnecting: "Reconnecting", moved: "Moving", refused: "Refused",
+  connecting: "Connecting", open: "Connected", waiting: "Reconnecting", moved: "Moving", closed: "Refused",
 };
 
 // A tab is a device. It gets a new name at each load, since a tab that the browser duplicates inherits what is stored.
@@ -19,6 +19,7 @@ const device = `tab-${randomId(4)}`;
 let me = "";
 let backend = "";       // that holds this session, or held the last one
 let connection = null;
+let nextAttempt = 0;    // when it is, ms; 0: it is under way, or there is none
 let unread = 0;         // messages that came while the tab was hidden
 let cameFromTimer = 0;
 
@@ -71,13 +72,14 @@ function become(name) {
   $("command-push").textContent = `bin/selvedge push --to ${shellQuoted(me)} --text hi --via ${ADMIN}`;
   $("command-kick").textContent = `bin/selvedge kick ${shellQuoted(me)} --via ${ADMIN}`;
 
-  connection?.close();
+  const before = connection;
+  connection = null;
+  before?.close();
   backend = "";
   conversation.clear();
   showGuide(false);
   showBackend();
   connection = newConnection();
-  connection.open();
 }
 
 // nameError applies the rules that the edge has for a user id: 1 to 256 bytes, no control characters.
@@ -116,27 +118,38 @@ function newConnection() {
   const probe = new URL("whoami", document.baseURI);
   probe.search = new URLSearchParams({ user: me });
 
-  return new Connection({ socket, probe }, { state: showState, message: take });
+  const line = connect({ socket, probe }, idOf, {
+    state(state) { if (line === connection) showState(state); },
+    message(data) { if (line === connection) take(data); },
+  });
+  return line;
+}
+
+// idOf is what a message of the chat is known by, should it come twice. What is pushed from outside has no id.
+function idOf(data) {
+  const message = parsed(data);
+  return message?.id && isChat(message) ? JSON.stringify([message.from, message.id]) : null;
 }
 
 function showState(state) {
-  if (state.name !== "connected") {
+  if (state.name !== "open") {
     conversation.broke();
     showBackend();
   }
   $("state").dataset.state = document.body.dataset.state = state.name;
   setText($("state-name"), STATE_NAMES[state.name]);
-  setText($("why"), state.code && state.name === "refused" ? `${state.why} (${state.code})` : state.why);
-  $("retry").hidden = state.name !== "refused" && state.name !== "reconnecting";
-  setText($("retry"), state.name === "refused" ? "Connect again" : "Try now");
-  if (state.name === "refused") conversation.event(`Refused: ${state.why}`);
-  showCountdown(state);
-  if (state.name === "connected") hint("");
+  setText($("why"), state.code && state.name === "closed" ? `${state.why} (${state.code})` : state.why);
+  $("retry").hidden = state.name !== "closed" && state.name !== "waiting";
+  setText($("retry"), state.name === "closed" ? "Connect again" : "Try now");
+  if (state.name === "closed") conversation.event(`Refused: ${state.why}`);
+  nextAttempt = state.until;
+  showCountdown();
+  if (state.name === "open") hint("");
 }
 
-function showCountdown({ name, retryAt }) {
-  const seconds = Math.ceil((retryAt - Date.now()) / 1000);
-  const waiting = name === "reconnecting";
+function showCountdown() {
+  const seconds = Math.ceil((nextAttempt - Date.now()) / 1000);
+  const waiting = $("state").dataset.state === "waiting";
   setText($("countdown"), !waiting ? "" : seconds > 0 ? `in ${seconds} s` : "now");
   $("retry").disabled = waiting && seconds <= 0;
 }
@@ -195,10 +208,13 @@ function tint(node, id) {
   node.style.setProperty("--known", "1");
 }
 
-$("retry").addEventListener("click", () => connection.retry());
-addEventListener("online", () => connection?.retry());
-addEventListener("pageshow", (event) => { if (event.persisted) connection?.retry(); });
-setInterval(() => { if (connection?.state.retryAt) showCountdown(connection.state); }, 250);
+// hurry ends a wait. Who was refused is let in again by nothing but the button.
+function hurry() { if (connection?.state !== "closed") connection?.open(); }
+
+$("retry").addEventListener("click", () => connection.open());
+addEventListener("online", hurry);
+addEventListener("pageshow", (event) => { if (event.persisted) hurry(); });
+setInterval(() => { if (nextAttempt) showCountdown(); }, 250);
 
 // ---- what comes in
 
@@ -245,7 +261,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   unread = 0;
   showTitle();
-  connection?.retry();
+  hurry();
 });
 
 // ---- what goes out

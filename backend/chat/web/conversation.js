@@ -6,7 +6,6 @@
 // DELIVERED or OFFLINE, or ERROR; LOST when the connection ended before an answer.
 
 const MAX_ENTRIES = 300;       // older ones leave the page
-const MAX_KNOWN_IDS = 1_000;   // message ids remembered in order to show each once; older ones are forgotten
 const FOLD_AT = 2_000;         // characters shown of a long text until the reader asks for the rest
 const NEAR_END = 48;           // px from the end of the list that still count as being there
 const GROUP_WITHIN = 120_000;  // ms in which entries of one author share a heading
@@ -16,7 +15,6 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-d
 export class Conversation {
   #list; #log; #newer; #on;
   #waiting = new Map();  // message id -> {item, message}: sent, and no good answer yet; entries leave with their item
-  #known = new Set();    // author and id of messages received
   #where = "";           // the backend that holds us, for the colour of what comes now
   #last = null;          // what the newest entry is about, to group the next one with it
   #following = true;     // the reader is at the end and stays there; false once they have scrolled back
@@ -39,7 +37,6 @@ export class Conversation {
   clear() {
     this.#list.replaceChildren();
     this.#waiting.clear();
-    this.#known.clear();
     this.#where = "";
     this.#last = null;
     this.#sawAll();
@@ -55,9 +52,7 @@ export class Conversation {
     this.#toEnd();
   }
 
-  // received shows a message once, whoever wrote it, even if it is delivered twice.
   received(message, me) {
-    if (message.id && !this.#remember(JSON.stringify([message.from, message.id]))) return;
     this.#entry(message.from === me ? "other-tab" : "theirs", message);
   }
 
@@ -159,13 +154,6 @@ export class Conversation {
     const button = text("button", "Send again", { type: "button", className: "link" });
     button.addEventListener("click", () => this.#on.resend(message));
     return button;
-  }
-
-  #remember(id) {
-    if (this.#known.has(id)) return false;
-    this.#known.add(id);
-    if (this.#known.size > MAX_KNOWN_IDS) this.#known.delete(this.#known.values().next().value);
-    return true;
   }
 
   // scrolled is called late, maybe after the list has grown: only a way up means that the reader has left the end.
