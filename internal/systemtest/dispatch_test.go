@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,24 +56,29 @@ func (d *dispatcher) by(ctx context.Context, edge, target string) (string, error
 	return answer.URL, err
 }
 
+// newDispatchingCluster has backends with URLs of their own, and an edge that names them. Its secret is in a file; more goes to the end of the
+// configuration, which all read.
+func newDispatchingCluster(t *testing.T, backends int, more string) (c *cluster, secret string) {
+	t.Helper()
+	secret = filepath.Join(t.TempDir(), "secret")
+	config := filepath.Join(t.TempDir(), "selvedge.yaml")
+	writeFile(t, secret, strings.Repeat("5e", 32))
+	writeFile(t, config, fmt.Sprintf("backend: {edge_secret_file: %q}\nservices: {default: {edge_secret_file: %q}}\n%s", secret, secret, more))
+	c = &cluster{t: t, consul: testkit.StartConsul(t), backends: make(map[string]*member)}
+	for i := range backends {
+		addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+		c.addBackend(fmt.Sprintf("b%d", i+1), "--config", config, "--listen", addr, "--public-url", "ws://"+addr, "--drain-timeout", "5s")
+	}
+	c.addEdge("edge", "--config", config, "--consul", c.consul.Addr)
+	c.awaitRing(backends)
+	return c, secret
+}
+
 // Users with one device through the edge and one that is connected to its backend by itself: both get each push, once; a backend that
 // is killed is no trap; one that drains moves both. Edges sign, and tickets open what they are for.
 func TestDispatch(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "secret")
-	config := filepath.Join(t.TempDir(), "selvedge.yaml")
-	text := fmt.Sprintf("backend: {edge_secret_file: %q}\nservices: {default: {edge_secret_file: %q}}\n", secret, secret)
-	for path, text := range map[string]string{secret: strings.Repeat("5e", 32), config: text} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c := &cluster{t: t, consul: testkit.StartConsul(t), backends: make(map[string]*member)}
-	for _, id := range []string{"b1", "b2", "b3"} {
-		addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
-		c.addBackend(id, "--config", config, "--listen", addr, "--public-url", "ws://"+addr, "--drain-timeout", "5s")
-	}
-	edge := c.addEdge("edge", "--config", config, "--consul", c.consul.Addr)
-	c.awaitRing(3)
+	c, _ := newDispatchingCluster(t, 3, "")
+	edge := c.edges[0]
 
 	users := userNames(30)
 	sent := &dispatcher{named: make(map[string][]string)}

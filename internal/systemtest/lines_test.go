@@ -1,0 +1,336 @@
+package systemtest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/selvedge/selvedge/internal/testkit"
+)
+
+// lines are instances of selvedge.js, in a process of Node or in a page, and what has happened to them.
+type lines struct {
+	t testing.TB
+
+	mu     sync.Mutex
+	events []lineEvent
+}
+
+// lineEvent is one of a line's states, or a dial, a hello or another message.
+type lineEvent struct {
+	At                        int64 // ms of the clock that this process has
+	Line                      string
+	Event, URL, Backend, Data string
+	Code                      int
+	Reason                    string
+	Wait                      float64 // ms
+}
+
+// startLines runs testdata/js/lines.mjs until the test ends.
+func startLines(t *testing.T, edge string, users int, modes ...string) *lines {
+	t.Helper()
+	l := &lines{t: t}
+	cmd := exec.Command("node", append([]string{"testdata/js/lines.mjs", edge, strconv.Itoa(users)}, modes...)...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for scan := bufio.NewScanner(stdout); scan.Scan(); {
+			var e lineEvent
+			if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
+				t.Errorf("%v: %s", err, scan.Bytes())
+				continue
+			}
+			l.mu.Lock()
+			l.events = append(l.events, e)
+			l.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		stdin.Close()
+		reading.Wait()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("lines.mjs: %v", err)
+		}
+	})
+	return l
+}
+
+// since returns each line's events from then on.
+func (l *lines) since(then time.Time) map[string][]lineEvent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := make(map[string][]lineEvent)
+	for _, e := range l.events {
+		if e.At >= then.UnixMilli() {
+			of[e.Line] = append(of[e.Line], e)
+		}
+	}
+	return of
+}
+
+// held is where each line is: "" while it is nowhere.
+func (l *lines) held() map[string]string {
+	at := make(map[string]string)
+	for line, events := range l.since(time.Time{}) {
+		for _, e := range events {
+			switch e.Event {
+			case "hello":
+				at[line] = e.Backend
+			case "moved", "waiting", "closed", "connecting":
+				at[line] = ""
+			}
+		}
+	}
+	return at
+}
+
+func (l *lines) await(within time.Duration, n int, what string, ok func(backend string) bool) {
+	l.t.Helper()
+	testkit.Eventually(l.t, within, func() error {
+		held := l.held()
+		good := 0
+		for _, at := range held {
+			if at != "" && ok(at) {
+				good++
+			}
+		}
+		if good != n {
+			return fmt.Errorf("%d of %d: %v", good, n, held)
+		}
+		return nil
+	}, what)
+}
+
+// wantOnce waits until n lines have got text, and fails where one got it more than once.
+func (l *lines) wantOnce(n int, text string) {
+	l.t.Helper()
+	testkit.Eventually(l.t, 10*time.Second, func() error {
+		got := 0
+		for _, events := range l.since(time.Time{}) {
+			switch count(events, func(e lineEvent) bool { return e.Data == text }) {
+			case 0:
+			case 1:
+				got++
+			default:
+				l.t.Fatalf("%s got %q more than once", events[0].Line, text)
+			}
+		}
+		if got != n {
+			return fmt.Errorf("%d of %d", got, n)
+		}
+		return nil
+	}, "every line to get "+text)
+}
+
+func count(events []lineEvent, what func(lineEvent) bool) (n int) {
+	for _, e := range events {
+		if what(e) {
+			n++
+		}
+	}
+	return n
+}
+
+// backWithin is how soon a client of a backend that was killed is to be back.
+const backWithin = 2 * time.Second
+
+// selvedge.js in Node, each user with a line through the edge and a direct one: both get each push once; after a kill -9 of their backend both
+// are back at once, and nobody tries the dead address twice in a row; a drain shows nobody an error.
+func TestLines(t *testing.T) {
+	c, _ := newDispatchingCluster(t, 3, "")
+	const n = 40
+	users := userNames(n)
+	l := startLines(t, "ws://"+c.edges[0].addr, n, "edge", "direct")
+	everywhere := func(string) bool { return true }
+	l.await(30*time.Second, 2*n, "all lines to be open", everywhere)
+	owner := c.owners(users)
+	for line, at := range l.held() {
+		if user, _, _ := strings.Cut(line, " "); owner[user] != at {
+			t.Errorf("%s is at %s, owner %s", line, at, owner[user])
+		}
+	}
+	push := func(text string) {
+		t.Helper()
+		for _, r := range c.push(users, text) {
+			if r.Outcome != "DELIVERED" || r.Sessions != 2 {
+				t.Errorf("%s: %+v", text, r)
+			}
+		}
+		l.wantOnce(2*n, text)
+	}
+	push("at first")
+
+	before := l.held()
+	dead := c.backends["b1"].addr
+	killed := time.Now()
+	c.backends["b1"].kill()
+	delete(c.backends, "b1")
+	l.await(20*time.Second, 2*n, "all lines to be back", func(at string) bool { return at != "b1" })
+	l.wantBack(killed, dead, before, "b1")
+	c.awaitRing(2)
+	push("after the kill")
+
+	before = l.held()
+	drained := time.Now()
+	c.backends["b2"].signal(syscall.SIGTERM)
+	l.await(30*time.Second, 2*n, "all lines to be at b3", func(at string) bool { return at == "b3" })
+	l.wantMoved(drained, before, "b2")
+	push("after the drain")
+}
+
+// wantBack fails unless each line that was at the backend that was killed, and no other, has come back in time, without a second try at its address.
+func (l *lines) wantBack(killed time.Time, addr string, before map[string]string, backend string) {
+	l.t.Helper()
+	var slowest time.Duration
+	hit := 0
+	since := l.since(killed)
+	for line, at := range before {
+		events := since[line]
+		if at != backend {
+			if n := count(events, func(e lineEvent) bool { return e.Event != "message" }); n > 0 {
+				l.t.Errorf("%s was at %s, and yet: %+v", line, at, events)
+			}
+			continue
+		}
+		hit++
+		back := slices.IndexFunc(events, func(e lineEvent) bool { return e.Event == "hello" })
+		if back < 0 {
+			l.t.Errorf("%s has not come back: %+v", line, events)
+			continue
+		}
+		took := time.Duration(events[back].At-killed.UnixMilli()) * time.Millisecond
+		slowest = max(slowest, took)
+		if took > backWithin {
+			l.t.Errorf("%s was back after %v, want %v: %+v", line, took, backWithin, events)
+		}
+		if n := count(events, func(e lineEvent) bool { return e.Event == "dial" && e.URL == addr }); n > 1 {
+			l.t.Errorf("%s tried the dead address %d times: %+v", line, n, events)
+		}
+	}
+	l.t.Logf("%d lines were cut off; the slowest was back after %v", hit, slowest)
+	if hit == 0 {
+		l.t.Error("nobody was at the backend that was killed: this shows nothing")
+	}
+}
+
+// wantMoved fails unless each line that was at a backend that drained has moved, once, and nothing worse was shown to it.
+func (l *lines) wantMoved(drained time.Time, before map[string]string, backend string) {
+	l.t.Helper()
+	hit := 0
+	since := l.since(drained)
+	for line, at := range before {
+		var states []string
+		for _, e := range since[line] {
+			if e.Event != "dial" && e.Event != "message" {
+				states = append(states, e.Event)
+			}
+			if e.Event == "moved" && (e.Code != 1012 || e.Wait > 251) {
+				l.t.Errorf("%s: %+v; want 1012, and an attempt within 250 ms", line, e)
+			}
+		}
+		var want []string
+		if at == backend {
+			hit++
+			want = []string{"moved", "connecting", "open", "hello"}
+		}
+		if !slices.Equal(states, want) {
+			l.t.Errorf("%s, which was at %s, went through %q, want %q: %+v", line, at, states, want, since[line])
+		}
+	}
+	l.t.Logf("%d lines were moved", hit)
+	if hit == 0 {
+		l.t.Error("nobody was at the backend that drained: this shows nothing")
+	}
+}
+
+// An edge dies under 500 clients, whose attempts to come back fail until it is there again. Each round of them is spread evenly over the time
+// that its waits are to be drawn from, which doubles.
+func TestLinesSpread(t *testing.T) {
+	c := newCluster(t, 2, 0)
+	addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	edge := startEdge(t, "edge", "--listen", addr, "--consul", c.consul.Addr)
+	edge.awaitReady()
+	const n, rounds = 500, 3
+	l := startLines(t, "ws://"+addr, n, "edge")
+	open := func() { l.await(60*time.Second, n, "all lines to be open", func(string) bool { return true }) }
+	open()
+	opened := time.Now()
+	testkit.Eventually(t, 10*time.Second, func() bool { return time.Since(opened) > 5*time.Second }, "the connections to count as stable")
+
+	killed := time.Now()
+	edge.kill()
+	testkit.Eventually(t, 60*time.Second, func() error {
+		for line, events := range l.since(killed) {
+			if tried := count(events, func(e lineEvent) bool { return e.Event == "dial" }); tried < rounds {
+				return fmt.Errorf("%s has tried %d times", line, tried)
+			}
+		}
+		return nil
+	}, "all lines to have tried three times")
+	startEdge(t, "edge again", "--listen", addr, "--consul", c.consul.Addr)
+
+	drawn, actual := make([][]float64, rounds), make([][]float64, rounds)
+	for line, events := range l.since(killed) {
+		round := -1
+		var waiting lineEvent
+		for _, e := range events {
+			switch {
+			case e.Event == "waiting" && round < rounds-1:
+				round++
+				waiting = e
+				drawn[round] = append(drawn[round], e.Wait)
+			case e.Event == "dial" && len(actual[round]) < len(drawn[round]):
+				actual[round] = append(actual[round], float64(e.At-waiting.At))
+			}
+		}
+		if round != rounds-1 {
+			t.Errorf("%s: %+v", line, events)
+		}
+	}
+	for round := range rounds {
+		most := 500 * math.Pow(2, float64(round))
+		if len(drawn[round]) != n || len(actual[round]) != n {
+			t.Fatalf("round %d: %d waits, %d attempts", round+1, len(drawn[round]), len(actual[round]))
+		}
+		byDraw, byClock := unevenness(drawn[round], most), unevenness(actual[round], most)
+		t.Logf("round %d: waits to %.0f ms of %.0f are %.3f from an even spread, attempts %.3f", round+1, drawn[round][n-1], most, byDraw, byClock)
+		// One of a million draws of 500 is 0.12 away. A busy machine is late with attempts.
+		if byDraw > 0.12 || byClock > 0.3 || drawn[round][n-1] > most+1 {
+			t.Errorf("round %d is not spread over %.0f ms", round+1, most)
+		}
+	}
+	open()
+}
+
+// unevenness is the greatest distance between the shares that waits have and those of an even spread over most: the statistic of
+// Kolmogorov and Smirnov. It sorts waits.
+func unevenness(waits []float64, most float64) float64 {
+	slices.Sort(waits)
+	worst := 0.0
+	n := float64(len(waits))
+	for i, w := range waits {
+		worst = max(worst, math.Abs(float64(i)/n-w/most), math.Abs(float64(i+1)/n-w/most))
+	}
+	return worst
+}
