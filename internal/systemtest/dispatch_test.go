@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/testkit"
 )
 
@@ -77,7 +79,7 @@ func newDispatchingCluster(t *testing.T, backends int, more string) (c *cluster,
 // Users with one device through the edge and one that is connected to its backend by itself: both get each push, once; a backend that
 // is killed is no trap; one that drains moves both. Edges sign, and tickets open what they are for.
 func TestDispatch(t *testing.T) {
-	c, _ := newDispatchingCluster(t, 3, "")
+	c, secret := newDispatchingCluster(t, 3, "")
 	edge := c.edges[0]
 
 	users := userNames(30)
@@ -111,7 +113,7 @@ func TestDispatch(t *testing.T) {
 	}
 	both("at first")
 
-	tickets(t, c, edge, users, owner)
+	tickets(t, c, secret, users[:2], owner[users[0]])
 
 	killed := time.Now()
 	c.backends["b1"].kill()
@@ -152,10 +154,12 @@ func TestDispatch(t *testing.T) {
 	both("after the drain")
 }
 
-// tickets shows what real processes make of tickets that are no good.
-func tickets(t *testing.T, c *cluster, edge *frontDoor, users []string, owner map[string]string) {
+// tickets shows what real processes make of tickets that are no good, each in words of its own, and of good ones while the secret is changed.
+// The first user's owner is at; the second is somebody else.
+func tickets(t *testing.T, c *cluster, secret string, users []string, at string) {
 	t.Helper()
-	ask := func(addr, target string) (status int, reason, to string) {
+	edge := c.edges[0]
+	ask := func(addr, target string, fields ...string) (status int, reason, to string) {
 		t.Helper()
 		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 		if err != nil {
@@ -164,7 +168,7 @@ func tickets(t *testing.T, c *cluster, edge *frontDoor, users []string, owner ma
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", target)
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", target, strings.Join(append(fields, ""), "\r\n"))
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -176,32 +180,62 @@ func tickets(t *testing.T, c *cluster, edge *frontDoor, users []string, owner ma
 		}
 		return answer.StatusCode, says.Reason, answer.Header.Get("Location")
 	}
-	at := owner[users[0]]
 	other := map[string]string{"b1": "b2", "b2": "b3", "b3": "b1"}[at]
+	plain := "/echo?user=" + users[0]
 	fresh := func() string {
 		t.Helper()
-		d, err := resolve(t.Context(), edge.addr, "/echo?user="+users[0])
+		d, err := resolve(t.Context(), edge.addr, plain)
 		if err != nil || d.Backend != at {
 			t.Fatalf("%+v, %v", d, err)
 		}
 		return strings.TrimPrefix(d.URL, "ws://"+c.backends[at].addr)
 	}
+	secrets := func(lines ...string) *identity.Secrets {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "secret")
+		writeFile(t, path, strings.Join(lines, "\n"))
+		s, err := identity.ReadSecrets(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	text, err := os.ReadFile(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldLine, newLine := string(text), strings.Repeat("7a", 32)
+	oldSecret, newSecret := secrets(oldLine), secrets(newLine)
+	minted := func(by *identity.Secrets, life time.Duration) string {
+		return plain + "&selvedge_ticket=" + by.Mint("default", &identity.Ticket{User: users[0], Backend: at, Target: plain,
+			Expires: time.Now().Add(life), Origin: "http://" + edge.addr})
+	}
+
 	used := fresh()
 	mac := strings.Index(used, "_ticket=") + 20
 	forged := used[:mac] + strings.Repeat("A", 20) + used[mac+20:]
+	answers := make(map[string]string)
 	for _, test := range []struct {
-		name, addr, target string
-		status             int
-		reason             string
+		name, addr, target, field string
+		status                    int
+		reason                    string
 	}{
-		{"good", c.backends[at].addr, used, 101, ""},
-		{"replayed", c.backends[at].addr, used, 401, "ticket_replayed"},
-		{"another backend's", c.backends[other].addr, fresh(), 421, "ticket_other_backend"},
-		{"for another user", c.backends[at].addr, strings.Replace(fresh(), users[0], users[1], 1), 403, "ticket_other_url"},
-		{"forged", c.backends[at].addr, forged, 401, "ticket_forged"},
-		{"none", c.backends[at].addr, "/echo?user=" + users[0], 401, "unsigned"},
+		{"good", c.backends[at].addr, used, "", 101, ""},
+		{"replayed", c.backends[at].addr, used, "", 401, "ticket_replayed"},
+		{"forged", c.backends[at].addr, forged, "", 401, "ticket_forged"},
+		{"expired", c.backends[at].addr, minted(oldSecret, 0), "", 401, "ticket_expired"},
+		{"for another user", c.backends[at].addr, fresh(), "X-Selvedge-User: " + users[1], 403, "ticket_other_user"},
+		{"for another user's URL", c.backends[at].addr, strings.Replace(fresh(), users[0], users[1], 1), "", 403, "ticket_other_url"},
+		{"another backend's", c.backends[other].addr, fresh(), "", 421, "ticket_other_backend"},
+		{"of a secret not shared", c.backends[at].addr, minted(newSecret, identity.TicketLife), "", 401, "ticket_unknown_key"},
+		{"nonsense", c.backends[at].addr, plain + "&selvedge_ticket=x", "", 401, "ticket_malformed"},
+		{"none", c.backends[at].addr, plain, "", 401, "unsigned"},
 	} {
-		status, reason, to := ask(test.addr, test.target)
+		var fields []string
+		if test.field != "" {
+			fields = []string{test.field}
+		}
+		status, reason, to := ask(test.addr, test.target, fields...)
 		wantTo := ""
 		if test.status == http.StatusMisdirectedRequest {
 			wantTo = "http://" + edge.addr + "/.well-known/selvedge/resolve?path=%2Fecho&user=" + users[0]
@@ -209,5 +243,36 @@ func tickets(t *testing.T, c *cluster, edge *frontDoor, users []string, owner ma
 		if status != test.status || test.reason != "" && reason != test.reason || to != wantTo {
 			t.Errorf("%s: %d %s, sent to %q; want %d %s, %q", test.name, status, reason, to, test.status, test.reason, wantTo)
 		}
+		if before := answers[reason]; before != "" {
+			t.Errorf("%s: is answered as %s is", test.name, before)
+		}
+		answers[reason] = test.name
 	}
+
+	// The secret is changed while the edge's tickets are used all the time: the new one is known to all, then the first, then alone.
+	takes := func(by *identity.Secrets, status int, reason string) func() error {
+		return func() error {
+			if status, reason, _ := ask(c.backends[at].addr, fresh()); status != http.StatusSwitchingProtocols {
+				t.Fatalf("the edge's ticket is refused: %d %s", status, reason)
+			}
+			if got, why, _ := ask(c.backends[at].addr, minted(by, identity.TicketLife)); got != status || why != reason {
+				return fmt.Errorf("%d %s", got, why)
+			}
+			return nil
+		}
+	}
+	change := func(lines ...string) { writeFile(t, secret, strings.Join(lines, "\n")) }
+	change(oldLine, newLine)
+	testkit.Eventually(t, 20*time.Second, takes(newSecret, 101, ""), "backends to take tickets by the new secret")
+	if err := takes(oldSecret, 101, "")(); err != nil {
+		t.Errorf("with two secrets, a ticket by the old one: %v", err)
+	}
+	change(newLine, oldLine)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		_, ticket, _ := identity.CutTicket(fresh())
+		_, err := identity.NewGuard(newSecret, "default", at).Ticket(ticket, plain, time.Now())
+		return err
+	}, "the edge to give tickets by the new secret")
+	change(newLine)
+	testkit.Eventually(t, 20*time.Second, takes(oldSecret, 401, "ticket_unknown_key"), "backends to refuse tickets by the old secret")
 }
