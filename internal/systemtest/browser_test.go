@@ -208,7 +208,7 @@ func startBrowser(t *testing.T) context.Context {
 	return browser
 }
 
-// tab is one tab of the browser with the chat page in it. Its methods fail the test where the page does not do as asked.
+// tab is one tab of the browser, with the chat page in it where nothing else is said. Its methods fail the test where the page does not do as asked.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -221,6 +221,18 @@ type tab struct {
 // done before the page is there.
 func openTab(t *testing.T, browser context.Context, dev *devServer, user string, before ...chromedp.Action[chromedp.Void]) *tab {
 	t.Helper()
+	address, awaited := dev.URL+"/", `document.querySelector('#ask')?.open`
+	if user != "" {
+		address, awaited = address+"?"+url.Values{"user": {user}}.Encode(), isConnected
+	}
+	tb := newTab(t, browser, address, before...)
+	tb.wait("the page for "+user, awaited)
+	return tb
+}
+
+// newTab opens an address.
+func newTab(t *testing.T, browser context.Context, address string, before ...chromedp.Action[chromedp.Void]) *tab {
+	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
 	tb := &tab{t: t, ctx: ctx}
@@ -230,14 +242,9 @@ func openTab(t *testing.T, browser context.Context, dev *devServer, user string,
 	if err := chromedp.Listen(ctx, tb.listen); err != nil {
 		t.Fatal(err)
 	}
-	address, awaited := dev.URL+"/", `document.querySelector('#ask')?.open`
-	if user != "" {
-		address, awaited = address+"?"+url.Values{"user": {user}}.Encode(), isConnected
-	}
 	tb.do(command(log.Enable, cdp.Empty{}), chromedp.EmulateViewport(640, 800))
 	tb.do(before...)
 	tb.do(chromedp.Navigate(address))
-	tb.wait("the page for "+user, awaited)
 	return tb
 }
 

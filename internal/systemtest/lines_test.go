@@ -20,7 +20,8 @@ import (
 
 // lines are instances of selvedge.js, in a process of Node or in a page, and what has happened to them.
 type lines struct {
-	t testing.TB
+	t    testing.TB
+	read func() []lineEvent // of a page, which is asked; nil: they come by themselves
 
 	mu     sync.Mutex
 	events []lineEvent
@@ -80,6 +81,9 @@ func startLines(t *testing.T, edge string, users int, modes ...string) *lines {
 func (l *lines) since(then time.Time) map[string][]lineEvent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.read != nil {
+		l.events = l.read()
+	}
 	of := make(map[string][]lineEvent)
 	for _, e := range l.events {
 		if e.At >= then.UnixMilli() {
@@ -155,15 +159,19 @@ func count(events []lineEvent, what func(lineEvent) bool) (n int) {
 // backWithin is how soon a client of a backend that was killed is to be back.
 const backWithin = 2 * time.Second
 
-// selvedge.js in Node, each user with a line through the edge and a direct one: both get each push once; after a kill -9 of their backend both
-// are back at once, and nobody tries the dead address twice in a row; a drain shows nobody an error.
+// selvedge.js in Node.
 func TestLines(t *testing.T) {
 	c, _ := newDispatchingCluster(t, 3, "")
 	const n = 40
+	comeAndGo(t, c, startLines(t, "ws://"+c.edges[0].addr, n, "edge", "direct"), n, func() {})
+}
+
+// comeAndGo is about n users with a line through the edge and a direct one each: both get each push once; after a kill -9 of their backend both
+// are back at once, and nobody tries the dead address twice in a row; a drain, which is announced, shows nobody an error.
+func comeAndGo(t *testing.T, c *cluster, l *lines, n int, beforeDrain func()) {
+	t.Helper()
 	users := userNames(n)
-	l := startLines(t, "ws://"+c.edges[0].addr, n, "edge", "direct")
-	everywhere := func(string) bool { return true }
-	l.await(30*time.Second, 2*n, "all lines to be open", everywhere)
+	l.await(30*time.Second, 2*n, "all lines to be open", func(string) bool { return true })
 	owner := c.owners(users)
 	for line, at := range l.held() {
 		if user, _, _ := strings.Cut(line, " "); owner[user] != at {
@@ -192,6 +200,7 @@ func TestLines(t *testing.T) {
 	push("after the kill")
 
 	before = l.held()
+	beforeDrain()
 	drained := time.Now()
 	c.backends["b2"].signal(syscall.SIGTERM)
 	l.await(30*time.Second, 2*n, "all lines to be at b3", func(at string) bool { return at == "b3" })

@@ -1,0 +1,74 @@
+package systemtest
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"testing"
+
+	"github.com/selvedge/selvedge/internal/testkit"
+)
+
+// linesPage is a page of another origin than the edge's, which it loads selvedge.js from as a classic script. watch is what lines.mjs has.
+const linesPage = `<!doctype html><title>lines</title><link rel="icon" href="data:,"><script src="%[1]s/.well-known/selvedge/client.js"></script><script>
+	window.events = [];
+	function watch(user, mode) {
+		const log = (event, fields) => events.push({ at: Date.now(), line: user + ' ' + mode, event, ...fields });
+		const line = new Selvedge('%[1]s/ws?hello=1&user=' + user + '&device=' + mode, {
+			direct: mode === 'direct',
+			WebSocket: class extends WebSocket {
+				constructor(url, ...rest) { log('dial', { url: url.host }); super(url, ...rest); }
+			},
+		});
+		for (const state of ['connecting', 'open', 'moved', 'waiting', 'closed']) {
+			line.addEventListener(state, ({ code, reason, until }) => log(state, { code, reason, wait: until && until - Date.now() }));
+		}
+		line.addEventListener('message', ({ data }) => {
+			const hello = data.startsWith('{"hello"') && JSON.parse(data).hello;
+			if (hello) log('hello', { backend: hello.backend }); else log('message', { data });
+		});
+	}
+	for (let i = 0; i < %[2]d; i++) for (const mode of ['edge', 'direct']) watch('user-' + i, mode);
+	import('%[1]s/.well-known/selvedge/client.js').then(() => { window.isModule = true; });
+</script>`
+
+// selvedge.js in Chromium, from another origin, which the edge lists.
+func TestLinesInChromium(t *testing.T) {
+	const n = 12
+	var edge string // before the page is there
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, linesPage, edge, n) }))
+	t.Cleanup(site.Close)
+	c, _ := newDispatchingCluster(t, 3, fmt.Sprintf("limits: {origins: [%q]}\n", site.URL))
+	edge = "http://" + c.edges[0].addr
+	tb := newTab(t, startBrowser(t), site.URL)
+	tb.wait("it to be loaded as a module", `window.isModule`)
+	l := &lines{t: t, read: func() []lineEvent { return eval[[]lineEvent](tb, `window.events`) }}
+	comeAndGo(t, c, l, n, func() {
+		tb.mu.Lock()
+		tb.errors = nil // a connection that a kill cuts off is one to the console
+		tb.mu.Unlock()
+	})
+	tb.wantQuietConsole()
+}
+
+// The chat page does without an edge, behind another proxy that says who the user is.
+func TestChatPageWithoutAnEdge(t *testing.T) {
+	addr, rpc := testkit.FreePort(t), testkit.FreePort(t)
+	p := start(t, "b1", "backend", "--id", "b1", "--listen", fmt.Sprint("127.0.0.1:", addr), "--rpc", fmt.Sprint("127.0.0.1:", rpc),
+		"--backends", fmt.Sprintf("b1=127.0.0.1:%d/%d", addr, rpc))
+	p.waitLog("serving")
+	to := &url.URL{Scheme: "http", Host: fmt.Sprint("127.0.0.1:", addr)}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		if user := r.In.URL.Query().Get("user"); user != "" {
+			r.Out.Header.Set("X-Selvedge-User", url.QueryEscape(user))
+		}
+	}})
+	t.Cleanup(proxy.Close)
+	tb := openTab(t, startBrowser(t), &devServer{URL: proxy.URL}, "alice")
+	p.kill()
+	tb.wait("it to say that it is cut off", `document.querySelector('#state').dataset.state === 'waiting' &&
+		document.querySelector('#state').textContent.includes('Reconnecting')`)
+}
