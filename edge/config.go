@@ -135,7 +135,8 @@ const (
 	// MoveKeep: they stay (the default). Backends that use our package move their sessions themselves.
 	MoveKeep OnMove = "keep"
 	// MoveClose: the edge ends those at members that do not use our package, at a pace, and clients connect again. A client sees the
-	// end of the stream without a close frame (1006).
+	// end of the stream without a close frame (1006). A request without effect that still waits for its answer, such as a long poll, is
+	// sent to the owner instead.
 	MoveClose OnMove = "close"
 )
 

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -38,23 +39,47 @@ func (p movePace) rate(moving, sessions int) float64 {
 }
 
 // mover closes the sessions of a service whose users have another owner now, for backends that cannot do so themselves: those that use
-// our package close theirs with 1012, once the new home has agreed. Only a service with MoveClose has a mover; the methods that
-// sessions call do nothing without one, and there is nothing to remember of a session then.
+// our package close theirs with 1012, once the new home has agreed. Requests that wait at a member, such as a long poll, are moved with them.
+// Only a service with MoveClose has a mover; the methods that sessions call do nothing without one, and there is nothing to
+// remember of a session then.
 type mover struct {
-	service  *pool
-	sessions *sessions
-	pace     movePace
-	stop     context.CancelFunc // ends run; nil before it; under Edge.mu
+	service *pool
+	pace    movePace
+	stop    context.CancelFunc // ends run; nil before it; under Edge.mu
 
 	changedAt atomic.Int64  // Unix nanoseconds of the last change of members
 	nudge     chan struct{} // wakes run; holds one
 
 	mu    sync.Mutex
-	seats map[*session]seat           // of users, at members that do not move them
+	seats map[sitter]seat             // of users, at members that do not move them
 	away  *lru.Cache[string, absence] // by user
 }
 
-// seat is where a user's session is. With its entry in the map it takes some 80 bytes and the user id.
+// sitter keeps a user at a member: a session, or a request that waits for its answer there.
+type sitter interface {
+	leave() bool // asks it to end; false: that has been done, or cannot be done now
+}
+
+func (one *session) leave() bool { return one.of.sessions.end(one, tunnel.Moved) }
+
+// poll is a request that waits for its answer.
+type poll struct {
+	over   atomic.Bool // by its answer, or since it has been asked to leave
+	cancel context.CancelFunc
+}
+
+func (p *poll) leave() bool {
+	if p.over.Swap(true) {
+		return false
+	}
+	p.cancel()
+	return true
+}
+
+// errMoved is why a request does not wait any more where it did.
+var errMoved = errors.New("the user has another owner now")
+
+// seat is where a user's session is. With its entry in the map it takes some 90 bytes and the user id.
 type seat struct {
 	user, member string
 }
@@ -87,8 +112,8 @@ func (a absence) next(now time.Time) absence {
 	}
 }
 
-func newMover(svc *pool, sessions *sessions) *mover {
-	m := &mover{service: svc, sessions: sessions, pace: defaultPace, nudge: make(chan struct{}, 1), seats: make(map[*session]seat)}
+func newMover(svc *pool) *mover {
+	m := &mover{service: svc, pace: defaultPace, nudge: make(chan struct{}, 1), seats: make(map[sitter]seat)}
 	m.away, _ = lru.New[string, absence](awayMost) // fails for a size below 1
 	return m
 }
@@ -125,13 +150,30 @@ func (m *mover) add(one *session, user string, at candidate) {
 	}
 }
 
-func (m *mover) remove(one *session) {
+func (m *mover) remove(one sitter) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.seats, one)
+}
+
+// wait remembers a request of user's that waits at a member: its context ends when the user is moved. settle is called when it does not wait
+// any more, and tells whether it was left alone.
+func (m *mover) wait(ctx context.Context, user string, at candidate) (_ context.Context, settle func() bool) {
+	if m == nil || user == "" || at.RPCAddr != "" {
+		return ctx, func() bool { return true }
+	}
+	one := new(poll)
+	ctx, one.cancel = context.WithCancel(ctx)
+	m.mu.Lock()
+	m.seats[one] = seat{strings.Clone(user), at.ID}
+	m.mu.Unlock()
+	if len(at.passedOver) == 0 && m.service.view.Snapshot().Ring.Owner(user) != at.ID { // the members have changed since it was chosen
+		m.wake()
+	}
+	return ctx, func() bool { m.remove(one); return !one.over.Swap(true) }
 }
 
 // run moves whoever is misplaced once members have been still for a moment, until ctx ends.
@@ -169,7 +211,7 @@ func (m *mover) moveMisplaced(ctx context.Context) {
 	if len(movable)+waiting == 0 {
 		return
 	}
-	rate := m.pace.rate(len(movable), int(m.service.open.Load()))
+	rate := m.pace.rate(len(movable), m.size())
 	m.service.log.Info("sessions are misplaced", zap.Int("sessions", len(movable)), zap.Int("whose_owner_was_passed_over", waiting),
 		zap.Float64("moves_per_second", rate))
 	tick := time.NewTicker(moveTick)
@@ -189,21 +231,28 @@ func (m *mover) moveMisplaced(ctx context.Context) {
 		now := time.Now()
 		allowance = min(allowance+rate*now.Sub(counted).Seconds(), max(1, rate))
 		for counted = now; allowance >= 1 && len(movable) > 0; movable = movable[1:] {
-			if m.sessions.end(movable[0], tunnel.Moved) {
+			if movable[0].leave() {
 				allowance--
 			}
 		}
 		if now.Sub(looked) >= moveLook {
 			looked = now
 			movable, waiting = m.misplaced() // with those that came, or whose time has come, since
-			rate = max(rate, m.pace.rate(len(movable), int(m.service.open.Load())))
+			rate = max(rate, m.pace.rate(len(movable), m.size()))
 		}
 	}
 }
 
+// size is how many sessions the service has, or seats where they are more.
+func (m *mover) size() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(int(m.service.open.Load()), len(m.seats))
+}
+
 // misplaced lists the sessions to close, in random order, and counts those that are left alone for now: their owner is avoided, or was
 // passed over lately. Under a lock it costs some 200 ns for each session of the service.
-func (m *mover) misplaced() (movable []*session, waiting int) {
+func (m *mover) misplaced() (movable []sitter, waiting int) {
 	snap := m.service.view.Snapshot()
 	if snap.Ring.Len() == 0 {
 		return nil, 0 // nobody to move them to

@@ -3,7 +3,9 @@ package edge
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,4 +238,83 @@ func TestSeatCost(t *testing.T) {
 	}
 	runtime.KeepAlive(all)
 	runtime.KeepAlive(e)
+}
+
+// TestMovePolls: a request without effect that waits at a member which is not the owner any more is asked of the owner. What has an effect, what
+// has begun to be answered, and who did not move, stays.
+func TestMovePolls(t *testing.T) {
+	release := make(chan struct{})
+	var waiting atomic.Int64
+	old := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			_, _ = io.WriteString(w, "begun\n")
+			w.(http.Flusher).Flush()
+		}
+		_, _ = io.ReadAll(r.Body)
+		waiting.Add(1)
+		select {
+		case <-release:
+			_, _ = io.WriteString(w, "b0\n")
+		case <-r.Context().Done():
+			waiting.Add(-1)
+		}
+	})
+	registry := discovery.NewMemory()
+	registry.Put(DefaultService, discovery.Member{ID: "b0", Addr: old, Weight: 1})
+	e := start(t, Config{Membership: Membership{Memory: registry}, Services: map[string]ServiceConfig{DefaultService: {OnMove: MoveClose}}}, atOnce)
+	e.await(func(snap *discovery.Snapshot) bool { return snap.Ring.Len() == 1 })
+	const users = 20
+	post := "POST /?user=%s HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"
+	polls, posts, streams := make([]*client, users), make([]*client, users), make([]*client, users)
+	for i := range users {
+		user := fmt.Sprint("u", i)
+		polls[i], posts[i], streams[i] = e.send(get("/?user="+user)), e.send(fmt.Sprintf(post, user)), e.send(get("/stream?user="+user))
+	}
+	wait := func(n int64, what string) {
+		testkit.Eventually(t, patience, func() error {
+			if got := waiting.Load(); got != n {
+				return fmt.Errorf("%d wait, want %d", got, n)
+			}
+			return nil
+		}, what)
+	}
+	wait(3*users, "all to wait")
+
+	var asked atomic.Int64
+	registry.Put(DefaultService, discovery.Member{ID: "b1", Weight: 1, Addr: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, "b1\n")
+	})})
+	e.await(func(snap *discovery.Snapshot) bool { return snap.Ring.Len() == 2 })
+	moved := make([]bool, users)
+	n := int64(0)
+	for i := range users {
+		if moved[i] = e.snapshot().Ring.Owner(fmt.Sprint("u", i)) == "b1"; moved[i] {
+			n++
+		}
+	}
+	if n == 0 || n == users {
+		t.Fatalf("%d of %d users moved: the test shows nothing", n, users)
+	}
+	wait(3*users-n, "those who moved to have left")
+	close(release)
+	for i := range users {
+		want := "b0\n"
+		if _, body := posts[i].whole(); body != want {
+			t.Errorf("the POST of u%d is answered by %q", i, body)
+		}
+		if _, body := streams[i].whole(); body != "begun\n"+want {
+			t.Errorf("the stream of u%d is %q", i, body)
+		}
+		if moved[i] {
+			want = "b1\n"
+		}
+		if _, body := polls[i].whole(); body != want {
+			t.Errorf("the poll of u%d is answered by %q, want %q", i, body, want)
+		}
+	}
+	if got := asked.Load(); got != n {
+		t.Errorf("the new member was asked %d times, want %d", got, n)
+	}
+	testkit.Eventually(t, patience, func() bool { return e.service(DefaultService).mover.seated() == 0 }, "no seat to be left")
 }

@@ -106,8 +106,19 @@ func (f *forwarder) rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it came; ReverseProxy drops what it cannot parse
 }
 
-// RoundTrip asks the candidates in turn.
+// RoundTrip asks for an answer, and asks again when the user is moved while the request waits for one.
 func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
+	for {
+		answer, err := f.ask(r)
+		if !errors.Is(err, errMoved) {
+			return answer, err
+		}
+		f.snap = f.x.route.service.view.Snapshot()
+	}
+}
+
+// ask asks the candidates in turn. The error is errMoved where the one that was asked is not the user's owner any more.
+func (f *forwarder) ask(r *http.Request) (*http.Response, error) {
 	var err error
 	svc := f.x.route.service
 	for member := range svc.walk(f.snap, f.x.user).rest() {
@@ -116,6 +127,10 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 		ctx := r.Context()
 		if svc.cfg.ProxyProtocol != "" {
 			ctx = context.WithValue(ctx, endsKey{}, endsOf(ctx, f.x))
+		}
+		settle := func() bool { return true }
+		if withoutEffect(r) {
+			ctx, settle = svc.mover.wait(ctx, f.x.user, member)
 		}
 		try := r.Clone(ctx)
 		if try.URL.Host = member.Addr; try.Host == "" { // of HTTP/1.0: net/http would name the member's address
@@ -128,6 +143,12 @@ func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		var answer *http.Response
 		answer, err = f.transport.RoundTrip(try)
+		if !settle() && r.Context().Err() == nil {
+			if err == nil {
+				_ = answer.Body.Close() // it came in the same moment; the owner's is the one that counts
+			}
+			return nil, errMoved
+		}
 		if err == nil {
 			f.x.hears()
 			svc.outliers.answered(member.Member, began)
@@ -156,8 +177,13 @@ func (f *forwarder) mayRepeat(r *http.Request, err error) bool {
 	if errors.As(err, &timed) && timed.Timeout() {
 		return false
 	}
+	return withoutEffect(r) && endedEarly(err)
+}
+
+// withoutEffect tells whether a request to a member can be broken off, or sent twice.
+func withoutEffect(r *http.Request) bool {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-	return safe && r.Body == nil && endedEarly(err)
+	return safe && r.Body == nil
 }
 
 // answered has the answer's fields follow the route's rules.

@@ -129,7 +129,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 			if old != nil && old.mover != nil {
 				s.mover = old.mover
 			} else {
-				s.mover = newMover(p, e.sessions)
+				s.mover = newMover(p)
 			}
 		}
 		services[name] = s
