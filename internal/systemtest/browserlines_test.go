@@ -44,7 +44,7 @@ func TestLinesInChromium(t *testing.T) {
 	edge = "http://" + c.edges[0].addr
 	tb := newTab(t, startBrowser(t), site.URL)
 	tb.wait("it to be loaded as a module", `window.isModule`)
-	l := &lines{t: t, read: func() []lineEvent { return eval[[]lineEvent](tb, `window.events`) }}
+	l := &lines{t, func() []lineEvent { return eval[[]lineEvent](tb, `window.events`) }}
 	comeAndGo(t, c, l, n, func() {
 		tb.mu.Lock()
 		tb.errors = nil // a connection that a kill cuts off is one to the console

@@ -4,6 +4,7 @@
 //	selvedge_test.go  one process of the binary: started, watched, killed
 //	cluster_test.go   Consul, backends and edges together
 //	device_test.go    users' WebSockets, which reconnect at once and log what they got
+//	node_test.go      programs in testdata/js, which do the same with clients in JavaScript
 //
 // The chaos run has a larger cast:
 //

@@ -1,16 +1,11 @@
 package systemtest
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,11 +15,8 @@ import (
 
 // lines are instances of selvedge.js, in a process of Node or in a page, and what has happened to them.
 type lines struct {
-	t    testing.TB
-	read func() []lineEvent // of a page, which is asked; nil: they come by themselves
-
-	mu     sync.Mutex
-	events []lineEvent
+	t      testing.TB
+	events func() []lineEvent
 }
 
 // lineEvent is one of a line's states, or a dial, a hello or another message.
@@ -40,52 +32,13 @@ type lineEvent struct {
 // startLines runs testdata/js/lines.mjs until the test ends.
 func startLines(t *testing.T, edge string, users int, modes ...string) *lines {
 	t.Helper()
-	l := &lines{t: t}
-	cmd := exec.Command("node", append([]string{"testdata/js/lines.mjs", edge, strconv.Itoa(users)}, modes...)...)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for scan := bufio.NewScanner(stdout); scan.Scan(); {
-			var e lineEvent
-			if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
-				t.Errorf("%v: %s", err, scan.Bytes())
-				continue
-			}
-			l.mu.Lock()
-			l.events = append(l.events, e)
-			l.mu.Unlock()
-		}
-	})
-	t.Cleanup(func() {
-		stdin.Close()
-		reading.Wait()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("lines.mjs: %v", err)
-		}
-	})
-	return l
+	return &lines{t, runProgram[lineEvent](t, "lines.mjs", append([]string{edge, strconv.Itoa(users)}, modes...)...).events}
 }
 
 // since returns each line's events from then on.
 func (l *lines) since(then time.Time) map[string][]lineEvent {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.read != nil {
-		l.events = l.read()
-	}
 	of := make(map[string][]lineEvent)
-	for _, e := range l.events {
+	for _, e := range l.events() {
 		if e.At >= then.UnixMilli() {
 			of[e.Line] = append(of[e.Line], e)
 		}

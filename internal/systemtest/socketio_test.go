@@ -1,17 +1,13 @@
 package systemtest
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -165,12 +161,7 @@ func wantNoCookie(t *testing.T, edge string) {
 }
 
 // socketIOCrowd is the users of socketio-clients.mjs, and what has happened to them.
-type socketIOCrowd struct {
-	stop func()
-
-	mu     sync.Mutex
-	events []socketIOEvent
-}
+type socketIOCrowd struct{ *program[socketIOEvent] }
 
 type socketIOEvent struct {
 	At                                                  int64 // ms
@@ -179,52 +170,16 @@ type socketIOEvent struct {
 
 func startSocketIOUsers(t *testing.T, n int, edges []*frontDoor) *socketIOCrowd {
 	t.Helper()
-	args := []string{"testdata/js/socketio-clients.mjs", strconv.Itoa(n)}
+	args := []string{strconv.Itoa(n)}
 	for _, e := range edges {
 		args = append(args, "http://"+e.addr)
 	}
-	cmd := exec.Command("node", args...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	crowd := &socketIOCrowd{stop: func() { _, _ = io.WriteString(stdin, "enough\n") }}
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for scan := bufio.NewScanner(stdout); scan.Scan(); {
-			var e socketIOEvent
-			if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
-				t.Errorf("%v: %s", err, scan.Bytes())
-				continue
-			}
-			crowd.mu.Lock()
-			crowd.events = append(crowd.events, e)
-			crowd.mu.Unlock()
-		}
-	})
-	t.Cleanup(func() {
-		stdin.Close()
-		reading.Wait()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("socketio-clients.mjs: %v", err)
-		}
-	})
-	return crowd
+	return &socketIOCrowd{runProgram[socketIOEvent](t, "socketio-clients.mjs", args...)}
 }
 
 func (crowd *socketIOCrowd) since(then time.Time) map[string][]socketIOEvent {
-	crowd.mu.Lock()
-	defer crowd.mu.Unlock()
 	of := make(map[string][]socketIOEvent)
-	for _, e := range crowd.events {
+	for _, e := range crowd.events() {
 		if e.At >= then.UnixMilli() {
 			of[e.User] = append(of[e.User], e)
 		}
@@ -256,13 +211,13 @@ func (crowd *socketIOCrowd) held() map[string]socketIOEvent {
 // moved. A sender or a reader who moved may have taken a message along.
 func (crowd *socketIOCrowd) judge(t *testing.T, settled map[string]bool) {
 	t.Helper()
-	crowd.stop()
+	if _, err := io.WriteString(crowd.stdin, "enough\n"); err != nil {
+		t.Fatal(err)
+	}
 	type message struct{ said, heard socketIOEvent }
 	read := func() (messages map[string]*message, twice int) {
 		messages = make(map[string]*message)
-		crowd.mu.Lock()
-		defer crowd.mu.Unlock()
-		for _, e := range crowd.events {
+		for _, e := range crowd.events() {
 			switch m := messages[e.Text]; {
 			case e.Event == "said":
 				messages[e.Text] = &message{said: e}
