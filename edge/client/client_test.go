@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -20,44 +19,43 @@ const mostPacked = 4096 // bytes, as a promise to those whose pages load it
 const typescript = "../../internal/systemtest/testdata/js/node_modules/typescript/bin/tsc"
 
 func TestServe(t *testing.T) {
-	get := func(method string, fields ...string) *http.Response {
+	get := func(method string, fields ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, Path, nil)
 		for i := 0; i < len(fields); i += 2 {
 			r.Header.Add(fields[i], fields[i+1])
 		}
 		w := httptest.NewRecorder()
 		Serve(w, r)
-		return w.Result()
+		return w
 	}
 	plain, zipped := get("GET"), get("GET", "Accept-Encoding", "br, gzip;q=0.8")
-	body, _ := io.ReadAll(plain.Body)
-	small, _ := io.ReadAll(zipped.Body)
-	if !bytes.Equal(body, script) || plain.Header.Get("Content-Encoding") != "" {
-		t.Errorf("%d bytes, %v; want selvedge.js", len(body), plain.Header)
+	if !bytes.Equal(plain.Body.Bytes(), script) || plain.Header().Get("Content-Encoding") != "" {
+		t.Errorf("%d bytes, %v; want selvedge.js", plain.Body.Len(), plain.Header())
 	}
-	r, err := gzip.NewReader(bytes.NewReader(small))
+	small := zipped.Body.Len()
+	r, err := gzip.NewReader(zipped.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if unpacked, err := io.ReadAll(r); err != nil || !bytes.Equal(unpacked, script) || zipped.Header.Get("Content-Encoding") != "gzip" {
-		t.Errorf("%v, %v; want selvedge.js, packed", err, zipped.Header)
+	if unpacked, err := io.ReadAll(r); err != nil || !bytes.Equal(unpacked, script) || zipped.Header().Get("Content-Encoding") != "gzip" {
+		t.Errorf("%v, %v; want selvedge.js, packed", err, zipped.Header())
 	}
-	if len(small) >= mostPacked {
-		t.Errorf("selvedge.js has %d bytes when packed; fewer than %d are promised", len(small), mostPacked)
+	if small >= mostPacked {
+		t.Errorf("selvedge.js has %d bytes when packed; fewer than %d are promised", small, mostPacked)
 	}
 	for name, want := range map[string]string{
 		"Content-Type": "text/javascript; charset=utf-8", "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin",
 		"Cache-Control": "no-cache", "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff",
 	} {
-		for _, answer := range []*http.Response{plain, zipped} {
-			if got := answer.Header.Get(name); got != want {
+		for _, answer := range []*httptest.ResponseRecorder{plain, zipped} {
+			if got := answer.Header().Get(name); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
 			}
 		}
 	}
-	known := plain.Header.Get("ETag")
-	if known == "" || known == zipped.Header.Get("ETag") {
-		t.Errorf("ETags %s and %s; want one for each form", known, zipped.Header.Get("ETag"))
+	known := plain.Header().Get("ETag")
+	if known == "" || known == zipped.Header().Get("ETag") {
+		t.Errorf("ETags %s and %s; want one for each form", known, zipped.Header().Get("ETag"))
 	}
 	for _, c := range []struct {
 		method string
@@ -70,7 +68,7 @@ func TestServe(t *testing.T) {
 		{"GET", []string{"If-None-Match", `"older", ` + known}, 304, false},
 		{"GET", []string{"If-None-Match", `"older"`}, 200, false},
 		{"GET", []string{"If-None-Match", known, "Accept-Encoding", "gzip"}, 200, true},
-		{"GET", []string{"If-None-Match", zipped.Header.Get("ETag"), "Accept-Encoding", "gzip"}, 304, true},
+		{"GET", []string{"If-None-Match", zipped.Header().Get("ETag"), "Accept-Encoding", "gzip"}, 304, true},
 		{"GET", []string{"Accept-Encoding", "GZIP"}, 200, true},
 		{"GET", []string{"Accept-Encoding", "br", "Accept-Encoding", "gzip;q=1"}, 200, true},
 		{"GET", []string{"Accept-Encoding", "gzip;q=0"}, 200, false},
@@ -79,9 +77,9 @@ func TestServe(t *testing.T) {
 		{"GET", []string{"Accept-Encoding", ""}, 200, false},
 	} {
 		answer := get(c.method, c.fields...)
-		isPacked := answer.Header.Get("ETag") == zipped.Header.Get("ETag")
-		if answer.StatusCode != c.status || isPacked != c.packed {
-			t.Errorf("%s %q: %s, packed: %v", c.method, c.fields, answer.Status, isPacked)
+		isPacked := answer.Header().Get("ETag") == zipped.Header().Get("ETag")
+		if answer.Code != c.status || isPacked != c.packed {
+			t.Errorf("%s %q: %d, packed: %v", c.method, c.fields, answer.Code, isPacked)
 		}
 	}
 }

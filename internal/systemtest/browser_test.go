@@ -271,6 +271,12 @@ func (tb *tab) listen(event any) {
 	tb.errors = append(tb.errors, said)
 }
 
+func (tb *tab) forgetErrors() {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.errors = nil
+}
+
 func (tb *tab) wantQuietConsole() {
 	tb.t.Helper()
 	tb.mu.Lock()

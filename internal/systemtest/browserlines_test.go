@@ -30,27 +30,31 @@ const linesPage = `<!doctype html><title>lines</title><link rel="icon" href="dat
 			if (hello) log('hello', { backend: hello.backend }); else log('message', { data });
 		});
 	}
-	for (let i = 0; i < %[2]d; i++) for (const mode of ['edge', 'direct']) watch('user-' + i, mode);
+	for (let i = 0; i < %[2]d; i++) for (const mode of ['edge', 'direct']) watch('page-' + i, mode);
 	import('%[1]s/.well-known/selvedge/client.js').then(() => { window.isModule = true; });
 </script>`
 
-// selvedge.js in Chromium, from another origin, which the edge lists.
-func TestLinesInChromium(t *testing.T) {
-	const n = 12
-	var edge string // before the page is there
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, linesPage, edge, n) }))
+// linesSite serves it.
+type linesSite struct {
+	*httptest.Server
+	t    *testing.T
+	edge string // set before the page is asked for
+}
+
+func newLinesSite(t *testing.T, users int) *linesSite {
+	site := &linesSite{t: t}
+	site.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, linesPage, site.edge, users) }))
 	t.Cleanup(site.Close)
-	c, _ := newDispatchingCluster(t, 3, fmt.Sprintf("limits: {origins: [%q]}\n", site.URL))
-	edge = "http://" + c.edges[0].addr
-	tb := newTab(t, startBrowser(t), site.URL)
-	tb.wait("it to be loaded as a module", `window.isModule`)
-	l := &lines{t, func() []lineEvent { return eval[[]lineEvent](tb, `window.events`) }}
-	comeAndGo(t, c, l, n, func() {
-		tb.mu.Lock()
-		tb.errors = nil // a connection that a kill cuts off is one to the console
-		tb.mu.Unlock()
-	})
-	tb.wantQuietConsole()
+	return site
+}
+
+// open opens the page in Chromium, with lines by way of an edge.
+func (site *linesSite) open(edge string) *tab {
+	site.t.Helper()
+	site.edge = edge
+	tb := newTab(site.t, startBrowser(site.t), site.URL)
+	tb.wait("it to be loaded as a module, too", `window.isModule`)
+	return tb
 }
 
 // The chat page does without an edge, behind another proxy that says who the user is.

@@ -112,19 +112,23 @@ func count(events []lineEvent, what func(lineEvent) bool) (n int) {
 // backWithin is how soon a client of a backend that was killed is to be back.
 const backWithin = 2 * time.Second
 
-// selvedge.js in Node.
+// selvedge.js in Node and in Chromium, there from another origin, which the edge lists: users with a line through the edge and a direct one each. Both
+// get each push once; after a kill -9 of their backend both are back at once, and nobody tries the dead address twice in a row; a drain, which
+// is announced, shows nobody an error.
 func TestLines(t *testing.T) {
-	c, _ := newDispatchingCluster(t, 3, "")
-	const n = 40
-	comeAndGo(t, c, startLines(t, "ws://"+c.edges[0].addr, n, "edge", "direct"), n, func() {})
-}
+	const inNode, inPage = 40, 12
+	site := newLinesSite(t, inPage)
+	c, _ := newDispatchingCluster(t, 3, fmt.Sprintf("limits: {origins: [%q]}\n", site.URL))
+	node := startLines(t, "ws://"+c.edges[0].addr, inNode, "edge", "direct")
+	tb := site.open("http://" + c.edges[0].addr)
+	l := &lines{t, func() []lineEvent { return append(node.events(), eval[[]lineEvent](tb, `window.events`)...) }}
+	users := userNames(inNode)
+	for i := range inPage {
+		users = append(users, fmt.Sprintf("page-%d", i))
+	}
+	n := 2 * len(users)
 
-// comeAndGo is about n users with a line through the edge and a direct one each: both get each push once; after a kill -9 of their backend both
-// are back at once, and nobody tries the dead address twice in a row; a drain, which is announced, shows nobody an error.
-func comeAndGo(t *testing.T, c *cluster, l *lines, n int, beforeDrain func()) {
-	t.Helper()
-	users := userNames(n)
-	l.await(30*time.Second, 2*n, "all lines to be open", func(string) bool { return true })
+	l.await(30*time.Second, n, "all lines to be open", func(string) bool { return true })
 	owner := c.owners(users)
 	for line, at := range l.held() {
 		if user, _, _ := strings.Cut(line, " "); owner[user] != at {
@@ -138,7 +142,7 @@ func comeAndGo(t *testing.T, c *cluster, l *lines, n int, beforeDrain func()) {
 				t.Errorf("%s: %+v", text, r)
 			}
 		}
-		l.wantOnce(2*n, text)
+		l.wantOnce(n, text)
 	}
 	push("at first")
 
@@ -147,18 +151,19 @@ func comeAndGo(t *testing.T, c *cluster, l *lines, n int, beforeDrain func()) {
 	killed := time.Now()
 	c.backends["b1"].kill()
 	delete(c.backends, "b1")
-	l.await(20*time.Second, 2*n, "all lines to be back", func(at string) bool { return at != "b1" })
+	l.await(20*time.Second, n, "all lines to be back", func(at string) bool { return at != "b1" })
 	l.wantBack(killed, dead, before, "b1")
 	c.awaitRing(2)
 	push("after the kill")
 
 	before = l.held()
-	beforeDrain()
+	tb.forgetErrors() // a connection that a kill cuts off is one to the console
 	drained := time.Now()
 	c.backends["b2"].signal(syscall.SIGTERM)
-	l.await(30*time.Second, 2*n, "all lines to be at b3", func(at string) bool { return at == "b3" })
+	l.await(30*time.Second, n, "all lines to be at b3", func(at string) bool { return at == "b3" })
 	l.wantMoved(drained, before, "b2")
 	push("after the drain")
+	tb.wantQuietConsole()
 }
 
 // wantBack fails unless each line that was at the backend that was killed, and no other, has come back in time, without a second try at its address.
@@ -237,8 +242,6 @@ func TestLinesSpread(t *testing.T) {
 	l := startLines(t, "ws://"+addr, n, "edge")
 	open := func() { l.await(60*time.Second, n, "all lines to be open", func(string) bool { return true }) }
 	open()
-	opened := time.Now()
-	testkit.Eventually(t, 10*time.Second, func() bool { return time.Since(opened) > 5*time.Second }, "the connections to count as stable")
 
 	killed := time.Now()
 	edge.kill()
@@ -252,34 +255,38 @@ func TestLinesSpread(t *testing.T) {
 	}, "all lines to have tried three times")
 	startEdge(t, "edge again", "--listen", addr, "--consul", c.consul.Addr)
 
-	drawn, actual := make([][]float64, rounds), make([][]float64, rounds)
+	var drawn, taken, late [rounds][]float64
 	for line, events := range l.since(killed) {
-		round := -1
-		var waiting lineEvent
+		var waits, took []float64
+		var from int64
 		for _, e := range events {
 			switch {
-			case e.Event == "waiting" && round < rounds-1:
-				round++
-				waiting = e
-				drawn[round] = append(drawn[round], e.Wait)
-			case e.Event == "dial" && len(actual[round]) < len(drawn[round]):
-				actual[round] = append(actual[round], float64(e.At-waiting.At))
+			case e.Event == "waiting":
+				waits, from = append(waits, e.Wait), e.At
+			case e.Event == "dial" && len(took) < len(waits):
+				took = append(took, float64(e.At-from))
 			}
 		}
-		if round != rounds-1 {
-			t.Errorf("%s: %+v", line, events)
+		for round := range rounds {
+			drawn[round], taken[round] = append(drawn[round], waits[round]), append(taken[round], took[round])
+			late[round] = append(late[round], took[round]-waits[round])
+			if took[round] < waits[round]-2 {
+				t.Errorf("%s did not wait: %+v", line, events)
+			}
 		}
 	}
 	for round := range rounds {
 		most := 500 * math.Pow(2, float64(round))
-		if len(drawn[round]) != n || len(actual[round]) != n {
-			t.Fatalf("round %d: %d waits, %d attempts", round+1, len(drawn[round]), len(actual[round]))
-		}
-		byDraw, byClock := unevenness(drawn[round], most), unevenness(actual[round], most)
-		t.Logf("round %d: waits to %.0f ms of %.0f are %.3f from an even spread, attempts %.3f", round+1, drawn[round][n-1], most, byDraw, byClock)
-		// One of a million draws of 500 is 0.12 away. A busy machine is late with attempts.
-		if byDraw > 0.12 || byClock > 0.3 || drawn[round][n-1] > most+1 {
+		byDraw, byClock := unevenness(drawn[round], most), unevenness(taken[round], most)
+		slices.Sort(late[round])
+		lag := late[round][n/2]
+		t.Logf("round %d: waits to %.0f ms of %.0f are %.3f from an even spread; attempts %.3f, half of them %.0f ms late", round+1,
+			drawn[round][n-1], most, byDraw, byClock, lag)
+		if byDraw > 0.12 || drawn[round][n-1] > most+1 { // one of a million draws of 500 is further off
 			t.Errorf("round %d is not spread over %.0f ms", round+1, most)
+		}
+		if byClock > 0.2 && lag < most/20 { // else the machine is busy with other things
+			t.Errorf("round %d: attempts are not spread over %.0f ms", round+1, most)
 		}
 	}
 	open()

@@ -18,7 +18,8 @@ import (
 
 const (
 	socketIOUsers  = 300
-	socketIOWithin = 5 * time.Second // for who is cut off to be back
+	socketIOWithin = 5 * time.Second  // for who is cut off to be back, 19 of 20 at least
+	socketIOBusy   = 15 * time.Second // for the rest: a machine that is busy with other things may keep some waiting
 )
 
 // socket.io as its authors ship it, three nodes behind two edges, with its three transport settings at once and no cookies: a node is killed and
@@ -77,7 +78,7 @@ func TestSocketIO(t *testing.T) {
 		do()
 		testkit.Eventually(t, 60*time.Second, at, "all users to be at their owners after "+what)
 		next, after := c.owners(users), crowd.held()
-		moved := 0
+		moved, late := 0, 0
 		var slowest time.Duration
 		since := crowd.since(began)
 		for _, user := range users {
@@ -101,7 +102,11 @@ func TestSocketIO(t *testing.T) {
 					cut = e.At
 				case e.Event == "welcome" && cut != 0:
 					took := time.Duration(e.At-cut) * time.Millisecond
-					if slowest = max(slowest, took); took > socketIOWithin {
+					slowest = max(slowest, took)
+					if took > socketIOWithin {
+						late++
+					}
+					if took > socketIOBusy {
 						t.Errorf("%s: %s was away for %v: %+v", what, user, took, since[user])
 					}
 					cut = 0
@@ -110,6 +115,9 @@ func TestSocketIO(t *testing.T) {
 		}
 		t.Logf("%s: %d of %d users moved; the slowest was away for %v; all were at their owners after %v", what, moved, len(users), slowest,
 			ms(time.Since(began)))
+		if late > moved/20 {
+			t.Errorf("%s: %d users were away for more than %v", what, late, socketIOWithin)
+		}
 		if moved == 0 || moved == len(users) {
 			t.Errorf("%s: %d users moved: this shows nothing", what, moved)
 		}
@@ -207,8 +215,8 @@ func (crowd *socketIOCrowd) held() map[string]socketIOEvent {
 	return held
 }
 
-// judge waits until what has been said has been heard, and fails where it was not: once by whom it was for, without a gap between users who never
-// moved. A sender or a reader who moved may have taken a message along.
+// judge waits until what has been said has been heard, and fails where it was not: once, by whom it was for, all of it between users who never
+// moved, and something all the time. A sender or a reader who moved may have taken a message along, which socket.io does not send again.
 func (crowd *socketIOCrowd) judge(t *testing.T, settled map[string]bool) {
 	t.Helper()
 	if _, err := io.WriteString(crowd.stdin, "enough\n"); err != nil {
@@ -240,7 +248,16 @@ func (crowd *socketIOCrowd) judge(t *testing.T, settled map[string]bool) {
 	}, "all that users said to each other who never moved to be heard")
 	messages, twice := read()
 	var ofSettled, lost int
-	var slowest time.Duration
+	var slowest, silence time.Duration
+	var heard int64 // when something was heard last, by anybody
+	for _, e := range crowd.events() {
+		if e.Event == "heard" {
+			if heard > 0 {
+				silence = max(silence, time.Duration(e.At-heard)*time.Millisecond)
+			}
+			heard = e.At
+		}
+	}
 	for text, m := range messages {
 		switch {
 		case m.heard.At == 0:
@@ -252,12 +269,15 @@ func (crowd *socketIOCrowd) judge(t *testing.T, settled map[string]bool) {
 			slowest = max(slowest, time.Duration(m.heard.At-m.said.At)*time.Millisecond)
 		}
 	}
-	t.Logf("%d messages, %d heard twice, %d lost with a user who moved; of %d between users who never did, the slowest took %v",
-		len(messages), twice, lost, ofSettled, slowest)
+	t.Logf("%d messages, %d heard twice, %d lost with a user who moved; of %d between users who never did, the slowest took %v; silence for %v at most",
+		len(messages), twice, lost, ofSettled, slowest, silence)
 	if ofSettled == 0 || twice > 0 {
 		t.Error("want messages between users who never moved, and none twice")
 	}
-	if slowest > socketIOWithin {
-		t.Errorf("a message between users who never moved took %v", slowest)
+	if slowest > socketIOBusy || silence > socketIOWithin {
+		t.Errorf("a message between users who never moved took %v, and nothing was heard for %v", slowest, silence)
+	}
+	if lost > len(messages)/20 {
+		t.Errorf("%d of %d messages were lost", lost, len(messages))
 	}
 }
