@@ -30,6 +30,12 @@ const linesPage = `<!doctype html><title>lines</title><link rel="icon" href="dat
 			if (hello) log('hello', { backend: hello.backend }); else log('message', { data });
 		});
 	}
+	let last = Date.now();
+	setInterval(() => {
+		const late = Date.now() - last - 20;
+		last += 20 + late;
+		if (late > 100) events.push({ at: last, line: 'page', event: 'late', wait: late });
+	}, 20);
 	for (let i = 0; i < %[2]d; i++) for (const mode of ['edge', 'direct']) watch('page-' + i, mode);
 	import('%[1]s/.well-known/selvedge/client.js').then(() => { window.isModule = true; });
 </script>`

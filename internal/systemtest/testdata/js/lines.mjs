@@ -28,5 +28,14 @@ function watch(user, mode) {
   });
 }
 
+// A machine that is busy with other things lets this process stand still for a while, which is said as well.
+const TICK = 20, STILL = 100;  // ms
+let last = Date.now();
+setInterval(() => {
+  const late = Date.now() - last - TICK;
+  last += TICK + late;
+  if (late > STILL) console.log(JSON.stringify({ at: last, line: 'user', event: 'late', wait: late }));
+}, TICK);
+
 for (let i = 0; i < Number(users); i++) for (const mode of modes) watch(`user-${i}`, mode);
 process.stdin.resume().on('end', () => process.exit());
