@@ -25,6 +25,8 @@ type contender struct {
 	startTLS start
 }
 
+const edgeName = "selvedge edge"
+
 type start func(ctx context.Context, c *cluster) (p *process, addr string, err error)
 
 // contenders finds all that take part. The error says which program is missing, and how to get it.
@@ -33,7 +35,7 @@ func contenders(env Env) ([]contender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s version: %w; build it with `make build`", env.Binary, err)
 	}
-	list := []contender{{Name: "selvedge edge", Version: firstLine(out), start: startEdge, startTLS: startEdgeTLS}}
+	list := []contender{{Name: edgeName, Version: firstLine(out), start: startEdge, startTLS: startEdgeTLS}}
 	for _, p := range []peer{nginx, haproxy} {
 		c, err := p.contender()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -48,7 +49,7 @@ func moreContenders(ctx context.Context, env Env, cfg ProxiesConfig) (list []con
 		return nil, "", err
 	}
 	list = append(list, c, contender{Name: "httputil.ReverseProxy", Version: runtime.Version(), start: startReverseProxy})
-	if cfg.CaddyDir == "" {
+	if cfg.CaddyDir == "" || len(cfg.Beside) > 0 && !slices.Contains(cfg.Beside, "Caddy") {
 		return list, "", nil
 	}
 	path, err := filepath.Abs(filepath.Join("bin", "bench-caddy"))

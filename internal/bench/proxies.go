@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,29 @@ type ProxiesConfig struct {
 	Paced    int           // messages at that
 	Stream   int64         // bytes
 	CaddyDir string        // of the module that builds Caddy; "": without
+
+	Only   []Figure `json:",omitempty"` // what is measured; empty: everything
+	Beside []string `json:",omitempty"` // contenders beside the edge and the direct connection, by name; empty: all
+}
+
+// Figure is a part of what [Proxies] measures of a contender.
+type Figure string
+
+// In the order in which they are measured.
+const (
+	FigureIdle   Figure = "idle" // bytes per session and processor time per upgrade
+	FigureSmall  Figure = "small"
+	FigurePaced  Figure = "paced"
+	FigurePage   Figure = "page"
+	FigureStream Figure = "stream"
+	FigureTLS    Figure = "tls" // as idle
+)
+
+// Figures are all of them.
+var Figures = []Figure{FigureIdle, FigureSmall, FigurePaced, FigurePage, FigureStream, FigureTLS}
+
+func (c *ProxiesConfig) measures(f Figure) bool {
+	return len(c.Only) == 0 || slices.Contains(c.Only, f)
 }
 
 // ProxiesDefaults takes some ten minutes.
@@ -89,7 +113,14 @@ func Proxies(ctx context.Context, env Env, cfg ProxiesConfig) (*ProxiesReport, e
 	}
 	report.Skipped = skipped
 	for _, c := range append(list, more...) {
-		report.Rows = append(report.Rows, ProxyRow{contender: c})
+		if always := c.Name == "direct" || c.Name == edgeName; always || len(cfg.Beside) == 0 || slices.Contains(cfg.Beside, c.Name) {
+			report.Rows = append(report.Rows, ProxyRow{contender: c})
+		}
+	}
+	for _, name := range cfg.Beside {
+		if !slices.ContainsFunc(report.Rows, func(row ProxyRow) bool { return row.Name == name }) {
+			return nil, fmt.Errorf("no proxy %q takes part", name)
+		}
 	}
 	for round := range cfg.Rounds {
 		for i := range report.Rows {
@@ -99,8 +130,9 @@ func Proxies(ctx context.Context, env Env, cfg ProxiesConfig) (*ProxiesReport, e
 				return nil, fmt.Errorf("round %d of %s: %w", round+1, row.Name, err)
 			}
 			row.Rounds = append(row.Rounds, r)
-			env.Progress(fmt.Sprintf("round %d of %d, %s: %.0f bytes, %.0f us CPU per upgrade; 128 B: %.1f us CPU; 4 KiB: %.1f; %.2f s/GB; p99 %.0f us",
-				round+1, cfg.Rounds, row.Name, r.Bytes, r.UpgradeCPU, r.Small.ProxyCPU, r.Page.ProxyCPU, r.Stream.ProxyCPU, r.Paced.P99))
+			env.Progress(fmt.Sprintf("round %d of %d, %s: %.0f bytes, %.0f us CPU per upgrade (TLS %.0f); 128 B: %.1f us CPU, machine %.1f; 4 KiB: %.1f; %.2f s/GB; "+
+				"p50 %.0f us, p99 %.0f, CPU %.1f us", round+1, cfg.Rounds, row.Name, r.Bytes, r.UpgradeCPU, r.TLSUpgradeCPU, r.Small.ProxyCPU, r.Small.MachineCPU,
+				r.Page.ProxyCPU, r.Stream.ProxyCPU, r.Paced.P50, r.Paced.P99, r.Paced.ProxyCPU))
 		}
 	}
 	for i := range report.Rows {
@@ -160,7 +192,7 @@ func (row *ProxyRow) run(ctx context.Context, env Env, cfg ProxiesConfig) (r Pro
 		return r, err
 	}
 	err = t.measure(ctx, &r)
-	if err == nil && row.startTLS != nil {
+	if err == nil && row.startTLS != nil && cfg.measures(FigureTLS) {
 		t.proxy.kill()
 		if t.proxy, t.addr, err = row.startTLS(ctx, t.cluster); err == nil {
 			r.TLSBytes, r.TLSUpgradeCPU, err = t.hold(ctx, cfg.IdleTLS, true)
@@ -183,7 +215,12 @@ func (t *proxyTrial) end() {
 }
 
 func (t *proxyTrial) measure(ctx context.Context, r *ProxyRound) (err error) {
-	if r.Bytes, r.UpgradeCPU, err = t.hold(ctx, t.cfg.Idle, false); err != nil {
+	if t.cfg.measures(FigureIdle) {
+		r.Bytes, r.UpgradeCPU, err = t.hold(ctx, t.cfg.Idle, false)
+	} else {
+		err = t.warmUp(ctx, warmUpSessions, false)
+	}
+	if err != nil {
 		return err
 	}
 	n := t.cfg.Busy
@@ -199,9 +236,16 @@ func (t *proxyTrial) measure(ctx context.Context, r *ProxyRound) (err error) {
 	paced.Size, paced.Rate, paced.Messages = 128, t.cfg.Rate, t.cfg.Paced
 	page.Size, page.For = 4096, t.cfg.Closed
 	for _, load := range []struct {
-		into *LoadRound
-		args LoadArgs
-	}{{&r.Small, small}, {&r.Paced, paced}, {&r.Page, page}, {&r.Stream, LoadArgs{First: n, Last: n + 1, Stream: uint64(t.cfg.Stream)}}} {
+		figure Figure
+		into   *LoadRound
+		args   LoadArgs
+	}{
+		{FigureSmall, &r.Small, small}, {FigurePaced, &r.Paced, paced}, {FigurePage, &r.Page, page},
+		{FigureStream, &r.Stream, LoadArgs{First: n, Last: n + 1, Stream: uint64(t.cfg.Stream)}},
+	} {
+		if !t.cfg.measures(load.figure) {
+			continue
+		}
 		if *load.into, err = t.load(ctx, load.args); err != nil {
 			return err
 		}
@@ -214,16 +258,23 @@ func (t *proxyTrial) open(ctx context.Context, args RawArgs) error {
 	return callAll(ctx, t.clients, "OpenRaw", args)
 }
 
-// hold opens n sessions and leaves them idle: what the proxy's memory grows by for each, and what an upgrade takes. Then they are closed.
-// Those that are opened and closed before that bring in what all share.
-func (t *proxyTrial) hold(ctx context.Context, n int, secure bool) (bytes, upgrade float64, err error) {
+// warmUp opens n sessions and closes them, some times: it brings in what all share.
+func (t *proxyTrial) warmUp(ctx context.Context, n int, secure bool) error {
 	for range warmUpTimes {
-		if err := t.open(ctx, RawArgs{Path: "/echo", Last: min(warmUpSessions, n), TLS: secure}); err != nil {
-			return 0, 0, fmt.Errorf("warm-up: %w", err)
+		if err := t.open(ctx, RawArgs{Path: "/echo", Last: n, TLS: secure}); err != nil {
+			return fmt.Errorf("warm-up: %w", err)
 		}
 		if err := callAll(ctx, t.clients, "CloseRaw", 0); err != nil {
-			return 0, 0, err
+			return err
 		}
+	}
+	return nil
+}
+
+// hold opens n sessions and leaves them idle: what the proxy's memory grows by for each, and what an upgrade takes. Then they are closed.
+func (t *proxyTrial) hold(ctx context.Context, n int, secure bool) (bytes, upgrade float64, err error) {
+	if err := t.warmUp(ctx, min(warmUpSessions, n), secure); err != nil {
+		return 0, 0, err
 	}
 	before, err := t.settled(ctx)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,6 +59,19 @@ func run(ctx context.Context, args []string) error {
 		given := bench.ProxiesDefaults()
 		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
 		flags.StringVar(&given.CaddyDir, "caddy", given.CaddyDir, "`DIRECTORY` of the module that builds Caddy; empty: without Caddy")
+		flags.Func("only", fmt.Sprintf("`FIGURES` that are measured instead of all: some of %v, with commas between them", bench.Figures), func(list string) error {
+			for name := range strings.SplitSeq(list, ",") {
+				if !slices.Contains(bench.Figures, bench.Figure(name)) {
+					return fmt.Errorf("%q is none of %v", name, bench.Figures)
+				}
+				given.Only = append(given.Only, bench.Figure(name))
+			}
+			return nil
+		})
+		flags.Func("beside", "`NAMES` of the proxies beside the edge instead of all, such as nginx,HAProxy", func(list string) error {
+			given.Beside = strings.Split(list, ",")
+			return nil
+		})
 		_ = flags.Parse(args[1:]) // exits on errors
 		if *short {
 			given = bench.ProxiesShort()
