@@ -140,6 +140,33 @@ func kernelBytes() (int64, error) {
 	return sum, nil
 }
 
+// machineTime is the time that all processors together have spent on something since the machine came up, what a host has taken away included,
+// in hundredths of a second: see proc_stat(5).
+func machineTime() (time.Duration, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	return parseMachineTime(string(data))
+}
+
+func parseMachineTime(stat string) (time.Duration, error) {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	var sum time.Duration
+	for _, i := range []int{1, 2, 3, 6, 7, 8} { // user, nice, system, irq, softirq, steal; not idle and iowait
+		ticks, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		sum += time.Duration(ticks) * time.Second / 100
+	}
+	return sum, nil
+}
+
 // parentOf reads who started a process, from the fourth field of /proc/PID/stat, see proc_pid_stat(5).
 func parentOf(pid int) (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

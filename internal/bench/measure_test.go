@@ -92,3 +92,15 @@ func TestSumMetric(t *testing.T) {
 		t.Error("no error for a metric that is not there")
 	}
 }
+
+func TestParseMachineTime(t *testing.T) {
+	got, err := parseMachineTime("cpu  100 20 300 5000 40 5 6 7 99 99\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
+	if want := 4380 * time.Millisecond; got != want || err != nil {
+		t.Errorf("%v, %v; want %v, without what was idle, waited for disks, or is a guest's and counted already", got, err, want)
+	}
+	for _, odd := range []string{"", "cpu 1 2 3\n", "intr 1 2 3 4 5 6 7 8 9\n", "cpu  1 x 3 4 5 6 7 8 9\n"} {
+		if _, err := parseMachineTime(odd); err == nil {
+			t.Errorf("%q was read", odd)
+		}
+	}
+}

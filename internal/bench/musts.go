@@ -98,6 +98,12 @@ func (r *ProxiesReport) Table() *Table {
 	t.Notes = append(t.Notes,
 		"\nus: processor time of the proxy per upgrade or message; machine: of proxy, clients and far end together; p50, p99, p99.9: us, as the",
 		"clients saw it, at the fixed rate from when a message was due. bytes: growth of the PSS per session. s/GB: processor time per GB streamed.")
+	for _, row := range r.Rows {
+		if row.Name == edgeName && row.Median.Paced.Others > calm {
+			t.Notes = append(t.Notes, fmt.Sprintf("Other processes took %.0f %% of the processors while the edge was at the fixed rate: its p99 tells of them.",
+				row.Median.Paced.Others*100))
+		}
+	}
 	if r.Skipped != "" {
 		t.Notes = append(t.Notes, r.Skipped)
 	}
