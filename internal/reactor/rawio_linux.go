@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read reads once from a non-blocking descriptor. It returns [ErrAgain] when there is nothing to read at present, io.EOF at
+// Read reads once from a non-blocking socket. It returns [ErrAgain] when there is nothing to read at present, io.EOF at
 // the end of the stream, any other error as the kernel gave it. p must not be empty.
 //
 // The call does not tell Go's scheduler, which is half of what a small read costs otherwise, and which is right because it
 // never blocks.
 func Read(fd int, p []byte) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		// recv(2): read(2) takes 0.2 us longer, in the layer of files that it has to go through.
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:

@@ -117,12 +117,11 @@ func (r Registration) Unregister() {
 	s.next, l.free = l.free, r.slot
 }
 
-// Give makes h the handler of the descriptor from now on, and has it called as after Yield: what its predecessor knew of the descriptor
-// it finds out itself. It saves the two system calls of a new registration.
+// Give makes h the handler of the descriptor from now on. It saves the two system calls of a new registration. Events are not repeated:
+// what its predecessor has left unread, or does not know, h must be told, or a Yield has it find out.
 func (r Registration) Give(h Handler) {
 	if s := r.current(); s != nil {
 		s.handler = h
-		r.Yield()
 	}
 }
 

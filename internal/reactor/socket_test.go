@@ -183,7 +183,7 @@ func TestGive(t *testing.T) {
 		}
 		for receive(t, first)&Readable == 0 { // the byte is left where it is
 		}
-		onLoop(t, l, func() { reg.Give(second) })
+		onLoop(t, l, func() { reg.Give(second); reg.Yield() })
 		if ev := receive(t, second); ev&Readable == 0 {
 			t.Errorf("told of %v", ev)
 		}
@@ -201,7 +201,7 @@ func TestGive(t *testing.T) {
 		if len(first) != 0 {
 			t.Errorf("the first handler was told of %v", <-first)
 		}
-		onLoop(t, l, func() { reg.Unregister(); reg.Give(first) })
+		onLoop(t, l, func() { reg.Unregister(); reg.Give(first); reg.Yield() })
 		turns(t, l, 3)
 		if len(first) != 0 {
 			t.Error("a registration that has ended was given")

@@ -14,6 +14,9 @@ type Socket struct {
 	// Early are bytes already read from the socket, or meant to come before them, as in [End].
 	Early []byte
 
+	// Drained says that nothing lies in the socket unread but what an event is still to come for: it need not be looked at.
+	Drained bool
+
 	// Prepared says that the socket was accepted from one that [Relay.Prepare] had seen before.
 	Prepared bool
 }
@@ -41,7 +44,7 @@ func (r *Relay) JoinOn(loop *reactor.Loop, c, b Socket, onClose func(Summary)) (
 	}
 	t.init(c.FD, b.FD, c.Early, b.Early)
 	t.shard = r.shardOf(loop)
-	t.adopt(c.Registration, b.Registration)
+	t.adopt(c, b)
 	return t, nil
 }
 
@@ -55,12 +58,18 @@ func (r *Relay) shardOf(loop *reactor.Loop) *shard {
 	panic("tunnel: a loop of another reactor")
 }
 
-// adopt begins the tunnel's life on its loop with the registrations of others. They yield, so that both ends are looked at soon.
-func (t *Tunnel) adopt(c, b reactor.Registration) {
+// adopt begins the tunnel's life on its loop with the registrations of others. They yield, so that both ends are looked at soon, unless there
+// is nothing to see.
+func (t *Tunnel) adopt(c, b Socket) {
 	t.shard.append(t)
-	t.ends[client].reg, t.ends[backend].reg = c, b
-	c.Give((*clientHandler)(t))
-	b.Give((*backendHandler)(t))
+	for s, h := range [2]reactor.Handler{(*clientHandler)(t), (*backendHandler)(t)} {
+		from := [2]*Socket{&c, &b}[s]
+		t.ends[s].reg = from.Registration
+		from.Registration.Give(h)
+		if !from.Drained {
+			from.Registration.Yield()
+		}
+	}
 	if t.shard.closed {
 		t.cut(Shutdown) // it was on its way when Relay.Close looked
 		return

@@ -29,8 +29,8 @@ type Config struct {
 	// never: keepalive finds dead peers, and an idle session is what this is made for.
 	IdleTimeout time.Duration
 
-	// KeepAlive is the quiet time after which TCP asks whether the peer is still there; it asks three more times, a third
-	// of this apart. 0 means 1 minute, a negative value leaves the sockets' settings alone.
+	// KeepAlive is the quiet time after which TCP asks whether the peer is still there, and goes on to ask a third of this apart, until
+	// UserTimeout is over; without that, three times. 0 means 1 minute, a negative value leaves the sockets' settings alone.
 	KeepAlive time.Duration
 
 	// UserTimeout (TCP_USER_TIMEOUT, Linux) is how long sent bytes may go unacknowledged, or the peer's window may stay

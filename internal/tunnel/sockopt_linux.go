@@ -17,10 +17,12 @@ func setOptions(fd int, cfg *Config) {
 // setInherited sets those options that connections have of the listening socket that they were accepted from.
 func setInherited(fd int, cfg *Config) {
 	if cfg.KeepAlive > 0 {
-		_ = reactor.SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(cfg.KeepAlive))
 		_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(cfg.KeepAlive/keepAliveProbes))
-		_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveProbes)
+		if cfg.UserTimeout <= 0 { // which the kernel goes by instead, where there is one
+			_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveProbes)
+		}
+		_ = reactor.SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) // last: it starts the timer
 	}
 }
 
