@@ -91,12 +91,14 @@ func (a *attempt) next() bool {
 	return a.trying
 }
 
-// connected notes that the member can be sent the head, and has from now on to answer.
-func (a *attempt) connected() {
+// prepare writes the head for the member.
+func (a *attempt) prepare() {
 	a.service().vouch(a.header, a.member.ID)
 	a.unsent = upgradeHead(a.request, withPassedOver(a.header, a.x, a.member))
-	a.until = time.Now().Add(a.service().cfg.ResponseTimeout)
 }
+
+// connected notes that the member can be sent the head, and has from now on to answer.
+func (a *attempt) connected() { a.until = time.Now().Add(a.service().cfg.ResponseTimeout) }
 
 // answered notes that the member is well.
 func (a *attempt) answered() {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -98,7 +99,8 @@ func (m *metrics) add(p *pool) error {
 	}
 	p.dialFailures = m.dialFailures.WithLabelValues(p.name)
 	p.outliers.ejections = m.ejections.WithLabelValues(p.name)
-	m.upgradeTime.WithLabelValues(p.name)
+	p.upgradeTime = m.upgradeTime.WithLabelValues(p.name)
+	p.upgrades = m.upgrades.WithLabelValues(p.name, strconv.Itoa(http.StatusSwitchingProtocols))
 	for _, code := range upgradeCodes {
 		m.upgrades.WithLabelValues(p.name, strconv.Itoa(code))
 	}
@@ -151,6 +153,12 @@ func (l *liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(bytesDesc, moved.ToBackendSpliced, "to_backend", "splice")
 	counter(bytesDesc, moved.ToClientCopied, "to_client", "copy")
 	counter(bytesDesc, moved.ToClientSpliced, "to_client", "splice")
+}
+
+// upgraded is [metrics.upgraded] for a 101.
+func (p *pool) upgraded(started time.Time) {
+	p.upgrades.Inc()
+	p.upgradeTime.Observe(time.Since(started).Seconds())
 }
 
 // upgraded counts one upgrade request by its outcome.

@@ -51,8 +51,9 @@ type opening struct {
 
 // socket is a descriptor on the loop.
 type socket struct {
-	fd  int
-	reg reactor.Registration
+	fd     int
+	reg    reactor.Registration
+	unread bool // there may be bytes that no event will tell of again
 }
 
 func (s socket) leave() int {
@@ -79,6 +80,7 @@ func (c *clientSide) Ready(ev reactor.Events) {
 			o.read()
 		}
 	case pacing, dialling, asking:
+		o.client.unread = o.client.unread || ev&reactor.Readable != 0
 		o.watch(ev)
 	case shedding:
 		o.sink(ev)
@@ -150,6 +152,7 @@ func (o *opening) read() {
 		o.handOver()
 		return
 	}
+	o.client.unread = n > size || n == len(buf) || o.seen&reactor.Ending != 0
 	o.attempt, o.head = a, make([]byte, size)
 	if n, err := reactor.Read(o.client.fd, o.head); n < size || err != nil {
 		o.gone() // reset just now
@@ -225,22 +228,27 @@ func (o *opening) await(fd int) {
 		o.handOver()
 		return
 	}
-	o.stage, o.member = dialling, socket{fd, reg}
-	o.within(o.attempt.service().cfg.ConnectTimeout, func() { o.refused(os.ErrDeadlineExceeded) })
-	o.connected() // on this host it is there at once, and the wait for it is saved
+	o.stage, o.member = dialling, socket{fd: fd, reg: reg}
+	o.attempt.prepare()
+	if o.connected(); o.stage == dialling && o.member.reg == reg { // on this host it is there at once, and the wait for it is saved
+		o.within(o.attempt.service().cfg.ConnectTimeout, func() { o.refused(os.ErrDeadlineExceeded) })
+	}
 }
 
-// connected leaves dialling, for asking if the connection is there.
+// connected leaves dialling, for asking if the connection is there: it is, if it takes bytes.
 func (o *opening) connected() {
-	switch err := reactor.Connected(o.member.fd); {
-	case errors.Is(err, reactor.ErrAgain):
+	a := o.attempt
+	n, err := reactor.Write(o.member.fd, a.unsent)
+	switch {
+	case errors.Is(err, reactor.ErrAgain), errors.Is(err, unix.ENOTCONN): // the second where the system is not Linux
 		o.member.reg.Drained(reactor.Writable)
 	case err != nil:
 		o.refused(err)
 	default:
-		o.attempt.connected()
+		a.connected()
 		o.stage, o.looks = asking, 0
-		o.within(time.Until(o.attempt.until), o.handOver) // which is too late then, and finds it out
+		o.within(time.Until(a.until), o.handOver) // which is too late then, and finds it out
+		a.unsent = a.unsent[n:]
 		o.send()
 	}
 }
@@ -282,9 +290,14 @@ func (o *opening) answer(ev reactor.Events) {
 		return
 	}
 	if err != nil || is != plain || len(o.attempt.unsent) > 0 {
-		o.handOver()
+		if refused := reactor.Connected(o.member.fd); errors.Is(refused, unix.ECONNREFUSED) { // the answer is our own request
+			o.refused(refused)
+		} else {
+			o.handOver()
+		}
 		return
 	}
+	o.member.unread = n > size || n == len(buf) || ev&reactor.Ending != 0
 	answer, err := o.lane.answer(buf[:size], o.attempt.request) //nolint:bodyclose // a 101 has none
 	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols || checkSwitch(answer, o.attempt.accept) != "" {
 		o.handOver()
@@ -311,8 +324,13 @@ func (o *opening) join(answer *http.Response, size int) {
 		o.gone()
 		return
 	}
-	client := tunnel.Socket{FD: o.client.fd, Registration: o.client.reg, Prepared: true}
-	member := tunnel.Socket{FD: o.member.fd, Registration: o.member.reg}
+	for _, s := range []*socket{&o.client, &o.member} {
+		if !s.unread {
+			s.reg.Drained(reactor.Readable)
+		}
+	}
+	client := tunnel.Socket{FD: o.client.fd, Registration: o.client.reg, Drained: !o.client.unread, Prepared: true}
+	member := tunnel.Socket{FD: o.member.fd, Registration: o.member.reg, Drained: !o.member.unread}
 	if n < len(head) {
 		member.Early = bytes.Clone(head[n:])
 	}
@@ -323,7 +341,7 @@ func (o *opening) join(answer *http.Response, size int) {
 	if err != nil {
 		e.log.Error("two connections cannot be joined", zap.String("request_id", a.x.id), zap.Error(err))
 	}
-	e.metrics.upgraded(a.service().name, http.StatusSwitchingProtocols, a.x.started)
+	a.service().upgraded(a.x.started)
 }
 
 // handOver lets net/http go on from here.

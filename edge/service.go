@@ -37,6 +37,8 @@ type pool struct {
 	open         atomic.Int64 // sessions
 	departed     atomic.Bool  // no route names it any more: it is here for its sessions
 	dialFailures prometheus.Counter
+	upgrades     prometheus.Counter  // that got their 101
+	upgradeTime  prometheus.Observer // of those
 	log          *zap.Logger
 
 	early bool               // it was there when the edge began to run; written before that

@@ -30,11 +30,7 @@ func TestSourceAddresses(t *testing.T) {
 		}
 		return
 	}
-	ports := func(from, to int) {
-		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", fmt.Appendf(nil, "%d %d", from, to), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ports := func(from, to int) { portRange(t, from, to) }
 	// ::1 cannot reach the backend, and is passed over. One that has its turn twice as often has no ports left when the other still has.
 	often, seldom := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")
 	sources := []netip.Addr{netip.IPv6Loopback(), often, often, seldom}
@@ -65,6 +61,30 @@ func TestSourceAddresses(t *testing.T) {
 		if err := e.wait(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A member that does not listen, on a port that the system chooses for the connection to it: the socket meets itself, and what comes back is the
+// request. That is a refusal, and no answer.
+func TestMemberIsOurselves(t *testing.T) {
+	fast(t)
+	if os.Getenv(inNamespace) == "" {
+		runInNamespace(t)
+		return
+	}
+	portRange(t, 50000, 60000) // for listeners
+	e := start(t, Config{Membership: members("127.0.0.1:40000")})
+	portRange(t, 40000, 40000)
+	e.sendFrom("127.0.1.1", upgradeTo("/ws?user=a")).refused(http.StatusServiceUnavailable)
+	if n := e.counted("selvedge_edge_dial_failures_total"); n != 1 {
+		t.Errorf("%v failures to connect; want 1", n)
+	}
+}
+
+func portRange(t *testing.T, from, to int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", fmt.Appendf(nil, "%d %d", from, to), 0); err != nil {
+		t.Fatal(err)
 	}
 }
 

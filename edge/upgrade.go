@@ -75,6 +75,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 				continue
 			}
 			a.conn = conn
+			a.prepare()
 			a.connected()
 		}
 		b = newBackend(a.conn)
