@@ -14,6 +14,7 @@ import (
 	"github.com/selvedge/selvedge/backend"
 	"github.com/selvedge/selvedge/backend/chat"
 	"github.com/selvedge/selvedge/edge"
+	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
@@ -80,7 +81,8 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		DrainDelay: -1, DrainTimeout: devDrain, Logger: log,
 	}
 	pushes := new(pushPorts)
-	cfg.AdminHandler = pushes
+	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
+	cfg.Metrics.MustRegister(pushes)
 	e, err := edge.New(cfg)
 	if err != nil {
 		return usage(err)

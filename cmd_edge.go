@@ -68,6 +68,7 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 	}
 	pushes := new(pushPorts)
 	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
+	cfg.Metrics.MustRegister(pushes)
 	sockets, err := systemd.Sockets()
 	if err != nil {
 		return usage(err)

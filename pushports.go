@@ -6,13 +6,15 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
 // pushPorts is the push service of an edge's admin port: a sender for each service that its routes name. A caller chooses with the
-// header Selvedge-Service; an edge with one service needs none.
+// header Selvedge-Service; an edge with one service needs none. It collects the metrics of its senders, those that are in use.
 type pushPorts struct {
 	mu    sync.RWMutex
 	names []string
@@ -24,6 +26,7 @@ type pushPort struct {
 	view    *discovery.View
 	sender  *sender.Sender
 	handler http.Handler
+	metrics *prometheus.Registry
 }
 
 const serviceHeader = "Selvedge-Service"
@@ -36,11 +39,12 @@ func (p *pushPorts) open(e *edge.Edge, services []string) error {
 	for _, service := range services {
 		port := p.ports[service]
 		if view := e.View(service); port.view != view {
-			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN")})
+			metrics := prometheus.NewRegistry()
+			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN"), Metrics: metrics})
 			if err != nil {
 				return err
 			}
-			port = pushPort{view, s, s.Handler()}
+			port = pushPort{view, s, s.Handler(), metrics}
 		}
 		ports[service] = port
 	}
@@ -66,6 +70,18 @@ func (p *pushPorts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handler.ServeHTTP(w, r)
+}
+
+// Describe tells nothing: which services there are changes with each reload. One that has come back may still be left by its old sender, so that both
+// could not stand in one registry.
+func (p *pushPorts) Describe(chan<- *prometheus.Desc) {}
+
+func (p *pushPorts) Collect(ch chan<- prometheus.Metric) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, port := range p.ports {
+		port.metrics.Collect(ch)
+	}
 }
 
 func (p *pushPorts) close() {

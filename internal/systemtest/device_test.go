@@ -226,6 +226,17 @@ func (d *device) got(text string) int {
 	return d.received[text]
 }
 
+// messages counts all that it got.
+func (d *device) messages() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for _, times := range d.received {
+		n += times
+	}
+	return n
+}
+
 func (d *device) ends() []closing {
 	d.mu.Lock()
 	defer d.mu.Unlock()
