@@ -83,11 +83,7 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 		if r.consul != "" || r.backends != "" || r.registry != "" {
 			return nil, usage(errors.New("--via goes through one process, which knows the members; leave --consul, --backends and --registry out"))
 		}
-		cfg.Via = r.via
-		if !strings.Contains(cfg.Via, "://") {
-			cfg.Via = "http://" + cfg.Via
-		}
-		cfg.Via = strings.TrimSuffix(cfg.Via, "/")
+		cfg.Via = asURL(r.via)
 	} else {
 		cfg.Membership = discovery.Membership{Backends: r.backends, Registry: r.registry}
 		if r.consul != "" || r.backends == "" && r.registry == "" {
@@ -96,6 +92,14 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 	}
 	s, err := sender.New(cfg)
 	return s, usage(err)
+}
+
+// asURL takes HOST:PORT for a URL, too.
+func asURL(text string) string {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	return strings.TrimSuffix(text, "/")
 }
 
 // call has f use the service that the flags reach, and print what it finds.

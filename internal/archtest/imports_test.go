@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/bench/cmd/bench": {"internal/bench"},
 	"internal/config":          {"internal/admin", "internal/discovery"},
 	"internal/discovery":       {"hashring"},
+	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery"},
 	"internal/homing":          {"hashring"},
 	"internal/identity":        {},
 	"internal/peerlink":        {"internal/peerv1", "internal/rpc"},

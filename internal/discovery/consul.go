@@ -42,6 +42,7 @@ type Consul struct {
 	conf      ConsulConfig
 	client    *api.Client
 	transport *http.Transport
+	as        *api.Config // what client was made of, completed
 	log       *zap.Logger
 
 	watches sync.Map // service -> *counters
@@ -66,7 +67,7 @@ func NewConsul(conf ConsulConfig, log *zap.Logger) (*Consul, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
-	return &Consul{conf: conf, client: client, transport: c.Transport, log: log}, nil
+	return &Consul{conf: conf, client: client, transport: c.Transport, as: c, log: log}, nil
 }
 
 // Watch reports the members of service, healthy or not, by blocking queries.
