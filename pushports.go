@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
 
+	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/selvedge/selvedge/backend/sender"
@@ -30,6 +32,8 @@ type pushPort struct {
 }
 
 const serviceHeader = "Selvedge-Service"
+
+var refusals = connect.NewErrorWriter()
 
 // open makes the senders of services, and closes those of others. It is called before the first request comes, and after each reload.
 func (p *pushPorts) open(e *edge.Edge, services []string) error {
@@ -66,7 +70,8 @@ func (p *pushPorts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, names := p.ports[service].handler, p.names
 	p.mu.RUnlock()
 	if handler == nil {
-		http.Error(w, "name one of this edge's services in the header "+serviceHeader+": "+strings.Join(names, ", "), http.StatusNotFound)
+		_ = refusals.Write(w, r, connect.NewError(connect.CodeNotFound,
+			errors.New("name one of this edge's services in the header "+serviceHeader+": "+strings.Join(names, ", ")))) // a caller that is gone does not care
 		return
 	}
 	handler.ServeHTTP(w, r)

@@ -11,7 +11,7 @@ import (
 
 const (
 	registryPatience = 5 * time.Second // for an answer of the registry
-	agreePatience    = 5 * time.Second // for rings to become the same: what changes is seen by everybody within a second or two
+	agreePatience    = 3 * time.Second // for rings to become the same: what changes is seen by everybody within a second or two
 	agreeEvery       = 500 * time.Millisecond
 )
 

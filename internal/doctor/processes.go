@@ -116,11 +116,12 @@ type rings struct {
 }
 
 type answer struct {
-	name   string
-	edge   bool
-	own    bool
-	digest string
-	err    error
+	name     string
+	edge     bool
+	own      bool
+	critical bool // of a member, which the registry holds dead already
+	digest   string
+	err      error
 }
 
 // ask has each process that knows the service tell its ring.
@@ -135,7 +136,7 @@ func (p *processes) ask(ctx context.Context, s *discovery.Snapshot) rings {
 	}
 	for _, m := range s.Members {
 		if m.RPCAddr != "" {
-			add(answer{name: "member " + m.ID + " at " + m.RPCAddr}, p.client, "http://"+m.RPCAddr)
+			add(answer{name: "member " + m.ID + " at " + m.RPCAddr, critical: m.Health == discovery.Critical}, p.client, "http://"+m.RPCAddr)
 		}
 	}
 	for _, url := range p.edges {
@@ -231,8 +232,12 @@ func (e *examination) silent(service string, a answer) {
 			mend = "give the token of its admin.token_file: --token-file FILE, or SELVEDGE_TOKEN"
 		}
 		e.found(check, Bad, a.name+" refuses the token", mend)
-	case a.edge && (code == connect.CodeUnimplemented || code == connect.CodeNotFound):
+	case a.edge && code == connect.CodeNotFound:
 		e.found(check, Skipped, fmt.Sprintf("%s has no route to service %s", a.name, service), "")
+	case a.edge && code == connect.CodeUnimplemented:
+		e.found(check, Bad, a.name+" is no edge's admin listener: "+text(a.err), "name the address of admin.addr")
+	case a.critical:
+		e.found(check, Skipped, a.name+" does not answer, which the registry knows", "")
 	case a.edge:
 		e.found(check, Bad, a.name+" does not answer: "+text(a.err), "see whether it runs, and whether its admin listener (admin.addr) can be reached from here")
 	default:

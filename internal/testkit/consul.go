@@ -25,7 +25,8 @@ const (
 
 // Consul is a real Consul server with one node, for one test. Its methods are called from one goroutine at a time, the test's.
 type Consul struct {
-	Addr string // of its HTTP API: 127.0.0.1:port, the same after each start
+	Addr  string // of its HTTP API: 127.0.0.1:port, the same after each start
+	Token string // that may do everything, where there are ACLs; "": there are none
 
 	t      testing.TB
 	binary string
@@ -39,9 +40,16 @@ type consulPorts struct{ http, server, serf int }
 
 // StartConsul returns a Consul server that has a leader and takes registrations. It is killed at the test's end; its log's end is
 // shown where the test failed.
-func StartConsul(t testing.TB) *Consul {
+func StartConsul(t testing.TB) *Consul { return startConsul(t, "") }
+
+// StartConsulWithACLs returns one that lets nobody do anything without a token; [Consul.Token] may do everything.
+func StartConsulWithACLs(t testing.TB) *Consul {
+	return startConsul(t, "00000000-0000-0000-0000-00000000beef")
+}
+
+func startConsul(t testing.TB, token string) *Consul {
 	t.Helper()
-	c := &Consul{t: t, binary: consulBinary(t), dir: t.TempDir()}
+	c := &Consul{Token: token, t: t, binary: consulBinary(t), dir: t.TempDir()}
 	t.Cleanup(func() {
 		c.Stop()
 		if t.Failed() {
@@ -112,6 +120,7 @@ func (c *Consul) choosePorts() error {
 	c.Addr = loopback(c.ports.http)
 	c.client, err = api.NewClient(&api.Config{
 		Address: c.Addr,
+		Token:   c.Token,
 		// No connection outlives its request: nothing to leak, nothing half dead after a restart.
 		HttpClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 	})
@@ -182,7 +191,7 @@ func (c *Consul) usable() error {
 }
 
 func (c *Consul) config() map[string]any {
-	return map[string]any{
+	config := map[string]any{
 		"node_name": consulNode,
 		"data_dir":  c.dataDir(),
 		// A server, not -dev: the data must outlive the process.
@@ -204,6 +213,14 @@ func (c *Consul) config() map[string]any {
 		"peering":                 map[string]any{"enabled": false},
 		"ui_config":               map[string]any{"enabled": false},
 	}
+	if c.Token != "" {
+		config["primary_datacenter"] = "dc1"
+		config["acl"] = map[string]any{
+			"enabled": true, "default_policy": "deny",
+			"tokens": map[string]string{"initial_management": c.Token, "agent": c.Token},
+		}
+	}
+	return config
 }
 
 func (c *Consul) dataDir() string { return filepath.Join(c.dir, "data") }
