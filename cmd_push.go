@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +55,7 @@ func newPush(g *global) *cobra.Command {
 	flags.StringVar(&f.file, "file", "", "`FILE` that holds the message")
 	flags.BoolVar(&f.binary, "binary", false, "send a binary message instead of text")
 	flags.StringVar(&f.messageID, "message-id", "", "`ID` that no session gets twice (default: a new one)")
-	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long to try")
+	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "how long to try, for each 5,000 users")
 	f.bind(flags)
 	return cmd
 }
@@ -68,21 +70,49 @@ func (f *pushFlags) run(cmd *cobra.Command, g *global) error {
 		return usage(err)
 	}
 	return f.call(cmd, g, func(s *sender.Sender, out *printer) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-		defer cancel()
 		if f.all {
+			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+			defer cancel()
 			return broadcast(ctx, s, message, out)
 		}
-		if len(users) == 1 {
-			result, _ := s.Push(ctx, users[0], message) // the error stands in the result
-			return report([]sender.Result{result}, out)
-		}
-		results, err := s.PushMany(ctx, users, message)
+		return f.push(cmd.Context(), s, users, message, out, newProgress(cmd.ErrOrStderr(), len(users)))
+	})
+}
+
+// pushBatch is how many users a push is for at once: a hundred thousand take some seconds, and the bar moves on twenty times.
+const pushBatch = 5000
+
+// push pushes to the users a batch after the other, and prints what became of each.
+func (f *pushFlags) push(ctx context.Context, s *sender.Sender, users []string, m sender.Message, out *printer, bar *progress) error {
+	var sum pushTally
+	defer bar.clear()
+	for batch := range slices.Chunk(users, pushBatch) {
+		bar.at(sum.users)
+		results, err := f.pushBatch(ctx, s, batch, m)
 		if err != nil {
 			return err
 		}
-		return report(results, out)
-	})
+		if len(users) > 1 {
+			m.ID = results[0].MessageID // one for all, with which all can be repeated
+		}
+		bar.clear()
+		for _, r := range results {
+			if err := sum.print(r, out); err != nil {
+				return err
+			}
+		}
+	}
+	return sum.err()
+}
+
+func (f *pushFlags) pushBatch(ctx context.Context, s *sender.Sender, users []string, m sender.Message) ([]sender.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	if len(users) == 1 {
+		result, _ := s.Push(ctx, users[0], m) // the error stands in the result
+		return []sender.Result{result}, nil
+	}
+	return s.PushMany(ctx, users, m)
 }
 
 // pushLine is one user's result as it is printed.
@@ -95,37 +125,53 @@ type pushLine struct {
 	Reason    string `json:"reason,omitempty"`
 }
 
-// report prints a line per user. The exit code is that of the worst: an error, then nobody reached.
-func report(results []sender.Result, out *printer) error {
-	reached, failed := 0, 0
-	for _, r := range results {
-		line := pushLine{User: r.User, Sessions: r.Sessions, MessageID: r.MessageID, Outcome: "OFFLINE"}
-		text := r.User + ": offline"
-		switch {
-		case r.Err != nil:
-			failed++
-			line.Outcome, line.Error = connect.CodeOf(r.Err).String(), r.Err.Error()
-			if reason := pushv1.DetailOf(r.Err).GetReason(); reason != pushv1.Reason_REASON_UNSPECIFIED {
-				line.Reason = reason.String()
-			}
-			text = r.User + ": not certain: " + r.Err.Error()
-		case r.Sessions > 0:
-			reached++
-			line.Outcome = "DELIVERED"
-			text = fmt.Sprintf("%s: delivered to %s", r.User, count(r.Sessions, "session"))
+// pushTally adds up what became of pushes.
+type pushTally struct {
+	users, reached, failed int
+	failure                error // the first
+}
+
+// print prints the line of one user.
+func (t *pushTally) print(r sender.Result, out *printer) error {
+	t.users++
+	line := pushLine{User: r.User, Sessions: r.Sessions, MessageID: r.MessageID, Outcome: "OFFLINE"}
+	text := r.User + ": offline"
+	switch {
+	case r.Err != nil:
+		t.failed++
+		t.failure = cmp.Or(t.failure, r.Err)
+		line.Outcome, line.Error = connect.CodeOf(r.Err).String(), r.Err.Error()
+		if reason := pushv1.DetailOf(r.Err).GetReason(); reason != pushv1.Reason_REASON_UNSPECIFIED {
+			line.Reason = reason.String()
 		}
-		if err := out.line(text, line); err != nil {
-			return err
-		}
+		text = r.User + ": not certain: " + r.Err.Error()
+	case r.Sessions > 0:
+		t.reached++
+		line.Outcome = "DELIVERED"
+		text = fmt.Sprintf("%s: delivered to %s", r.User, count(r.Sessions, "session"))
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d pushes failed", failed, len(results))
-	}
-	if reached == 0 {
+	return out.line(text, line)
+}
+
+// err says how all of it ended. The exit code is that of the worst: an error, then nobody reached.
+func (t *pushTally) err() error {
+	switch {
+	case t.failed > 0:
+		return &countedError{fmt.Sprintf("%d of %d pushes failed", t.failed, t.users), t.failure}
+	case t.reached == 0:
 		return &exitError{exitNobody, errors.New("nobody was reached")}
 	}
 	return nil
 }
+
+// countedError stands for errors that have been printed, the first of which tells what to do.
+type countedError struct {
+	text  string
+	first error
+}
+
+func (e *countedError) Error() string { return e.text }
+func (e *countedError) Unwrap() error { return e.first }
 
 func broadcast(ctx context.Context, s *sender.Sender, m sender.Message, out *printer) error {
 	sessions, unanswered, err := s.Broadcast(ctx, m)

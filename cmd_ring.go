@@ -106,7 +106,7 @@ func (r *reach) ring(ctx context.Context, g *global) (*pushv1.ShowResponse, *has
 	defer cancel()
 	view, err := s.Ring(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, r.hinted(err)
 	}
 	var members []hashring.Member
 	for _, m := range view.Members {
@@ -114,7 +114,11 @@ func (r *reach) ring(ctx context.Context, g *global) (*pushv1.ShowResponse, *has
 			members = append(members, hashring.Member{ID: m.Id, Weight: int(m.Weight)})
 		}
 	}
-	ring, err := hashring.New(members)
+	secret, err := r.ringSecret()
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := newRingOf(members, secret)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,9 +126,18 @@ func (r *reach) ring(ctx context.Context, g *global) (*pushv1.ShowResponse, *has
 	case ring.Len() == 0:
 		return nil, nil, errors.New("no member of the service is on the ring; is its name right, and is a backend up?")
 	case ring.Digest() != view.Digest:
-		return nil, nil, fmt.Errorf("the members make ring %s here and %s there; are both of the same version? The ring of a service with a ring_secret_file cannot be made here", ring.Digest(), view.Digest)
+		return nil, nil, fmt.Errorf("the members make ring %s here and %s there; give the services.NAME.ring_secret_file that they have, if they have one: "+
+			"--ring-secret-file FILE. Else see whether both are of the same version", ring.Digest(), view.Digest)
 	}
 	return view, ring, nil
+}
+
+// newRingOf makes a ring, with a secret where it has one.
+func newRingOf(members []hashring.Member, secret []byte) (*hashring.Ring, error) {
+	if secret == nil {
+		return hashring.New(members)
+	}
+	return hashring.New(members, hashring.WithSecret(secret))
 }
 
 // ringPrint is a ring as it is printed, and as `ring diff` reads it.

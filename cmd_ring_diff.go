@@ -86,11 +86,11 @@ func (d *ringDiff) side(ctx context.Context, g *global, s ringSide) (ring *hashr
 	case s.list != "" && s.file != "":
 		err = usage(fmt.Errorf("both --%s and --%[1]s-file are given; choose one", s.name))
 	case s.file != "":
-		if ring, err = readRing(s.file); err != nil {
+		if ring, err = d.readRing(s.file); err != nil {
 			err = usage(fmt.Errorf("--%s-file %s: %w", s.name, s.file, err))
 		}
 	case s.list != "":
-		if _, ring, err = (&reach{backends: s.list, service: d.service}).ring(ctx, g); err != nil {
+		if _, ring, err = (&reach{backends: s.list, service: d.service, ringSecretFile: d.ringSecretFile}).ring(ctx, g); err != nil {
 			err = fmt.Errorf("--%s: %w", s.name, err)
 		}
 	default:
@@ -100,7 +100,11 @@ func (d *ringDiff) side(ctx context.Context, g *global, s ringSide) (ring *hashr
 }
 
 // readRing makes the ring that `ring show --output json` printed.
-func readRing(file string) (*hashring.Ring, error) {
+func (d *ringDiff) readRing(file string) (*hashring.Ring, error) {
+	secret, err := d.ringSecret()
+	if err != nil {
+		return nil, err
+	}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -115,9 +119,9 @@ func readRing(file string) (*hashring.Ring, error) {
 			members = append(members, hashring.Member{ID: l.ID, Weight: int(l.Weight)})
 		}
 	}
-	ring, err := hashring.New(members)
+	ring, err := newRingOf(members, secret)
 	if err == nil && ring.Digest() != printed.Ring {
-		err = fmt.Errorf("its members make ring %s, and it says %q; has it been edited, or written by another version?", ring.Digest(), printed.Ring)
+		err = fmt.Errorf("its members make ring %s, and it says %q; has it been edited, or has the ring a secret (--ring-secret-file)?", ring.Digest(), printed.Ring)
 	}
 	return ring, err
 }

@@ -56,7 +56,9 @@ func (f *settingFlags) load(cmd *cobra.Command) (*config.Settings, error) {
 
 // reach says how a command reaches the members: through one process, or by finding them itself.
 type reach struct {
-	via, consul, backends, registry, service, tokenFile string
+	via, consul, backends, registry, service, tokenFile, ringSecretFile string
+
+	named func() bool // whether --service is given; nil: no
 }
 
 func (r *reach) bind(flags *pflag.FlagSet) {
@@ -64,9 +66,23 @@ func (r *reach) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&r.consul, "consul", "", "`ADDRESS` of Consul's HTTP API (default: CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
 	flags.StringVar(&r.backends, "backends", "", "`LIST` of members: ID=HOST:PORT[/RPCPORT][*WEIGHT],...")
 	flags.StringVar(&r.registry, "registry", "", "`FILE` of members")
-	flags.StringVar(&r.service, "service", "default", "`NAME` of the service")
+	flags.StringVar(&r.service, "service", "default", "`NAME` of the service (with --via by default the only one that is there)")
+	r.named = func() bool { return flags.Changed("service") }
 	flags.StringVar(&r.tokenFile, "token-file", "", "`FILE` with the push service's token (default: SELVEDGE_TOKEN)")
+	flags.StringVar(&r.ringSecretFile, "ring-secret-file", "", "`FILE` with the secret of the service's ring, where it has one")
 	flags.SortFlags = false
+}
+
+// ringSecret reads what --ring-secret-file names; nil: the ring has none.
+func (r *reach) ringSecret() ([]byte, error) {
+	if r.ringSecretFile == "" {
+		return nil, nil
+	}
+	secret, err := config.ReadRingSecret(r.ringSecretFile)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--ring-secret-file: %w", err))
+	}
+	return secret, nil
 }
 
 // open makes the sender that the flags ask for.
@@ -79,15 +95,25 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 		}
 		cfg.Token = token
 	}
+	secret, err := r.ringSecret()
+	if err != nil {
+		return nil, err
+	}
 	if r.via != "" {
 		if r.consul != "" || r.backends != "" || r.registry != "" {
 			return nil, usage(errors.New("--via goes through one process, which knows the members; leave --consul, --backends and --registry out"))
 		}
 		cfg.Via = asURL(r.via)
+		if r.named == nil || !r.named() {
+			cfg.Service = ""
+		}
 	} else {
 		cfg.Membership = discovery.Membership{Backends: r.backends, Registry: r.registry}
 		if r.consul != "" || r.backends == "" && r.registry == "" {
 			cfg.Membership.Consul = &discovery.ConsulConfig{Addr: r.consul}
+		}
+		if secret != nil {
+			cfg.Membership.RingSecrets = &discovery.RingSecrets{r.service: secret}
 		}
 	}
 	s, err := sender.New(cfg)
@@ -117,5 +143,5 @@ func (r *reach) call(cmd *cobra.Command, g *global, f func(s *sender.Sender, out
 		return err
 	}
 	defer s.Close()
-	return f(s, newPrinter(cmd.OutOrStdout(), asJSON))
+	return r.hinted(f(s, newPrinter(cmd.OutOrStdout(), asJSON)))
 }

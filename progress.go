@@ -38,9 +38,10 @@ func (p *progress) at(done int) {
 	fmt.Fprintf(p.w, "\r%s%s %3d%%", strings.Repeat("█", full), strings.Repeat("░", progressCells-full), 100*done/p.of)
 }
 
-// clear wipes the bar off the line.
+// clear wipes the bar off the line; the next at draws it anew.
 func (p *progress) clear() {
-	if p != nil {
+	if p != nil && !p.drawn.IsZero() {
+		p.drawn = time.Time{}
 		fmt.Fprintf(p.w, "\r%*s\r", progressCells+len(" 100%"), "")
 	}
 }

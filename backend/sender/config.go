@@ -19,7 +19,7 @@ type Consul = discovery.ConsulConfig
 
 // Config is a sender's configuration. One of Membership, View and Via is given.
 type Config struct {
-	// Service is the name under which the members stand in the registry. Default: "default".
+	// Service is the name under which the members stand in the registry. Default: "default", and with Via the only service that an edge has.
 	Service string
 	// Membership says where the members are found; the sender then calls each user's home directly.
 	Membership Membership

@@ -49,6 +49,7 @@ var plain = connect.WithAcceptCompression("gzip", nil, nil)
 
 // New checks cfg and starts to watch the members; calls wait until they are known. Close ends it.
 func New(cfg Config) (*Sender, error) {
+	named := cfg.Service
 	if cfg.Service == "" {
 		cfg.Service = "default"
 	}
@@ -75,6 +76,9 @@ func New(cfg Config) (*Sender, error) {
 		metrics: counted,
 	}
 	if cfg.Via != "" {
+		if named != "" {
+			client.Transport = &naming{named, client.Transport}
+		}
 		s.via = s.newMember(cfg.Via, cfg.Via)
 		s.ring = pushv1.NewRingServiceClient(s.http, cfg.Via)
 		close(s.ended)
@@ -100,6 +104,18 @@ func New(cfg Config) (*Sender, error) {
 		s.failed = s.view.Run(ctx)
 	}()
 	return s, nil
+}
+
+// naming says in each request which service it is for: edges that route to several want to know.
+type naming struct {
+	service   string
+	transport http.RoundTripper
+}
+
+func (n *naming) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Selvedge-Service", n.service)
+	return n.transport.RoundTrip(r)
 }
 
 // ErrClosed is returned by calls on a sender that has been closed: make a new one.

@@ -39,30 +39,38 @@ func (s *Settings) Membership() (discovery.Membership, error) {
 // leastRingSecret is the length of a secret that cannot be guessed from rings' digests, in bytes.
 const leastRingSecret = 16
 
-// ringSecrets are those that are set, by service: the bytes of the file but for white space around them.
+// ringSecrets are those that are set, by service.
 func (s *Settings) ringSecrets() (*discovery.RingSecrets, error) {
 	var secrets discovery.RingSecrets
 	for name, v := range s.Services {
 		if v.RingSecretFile == "" {
 			continue
 		}
-		key := "services." + name + ".ring_secret_file"
-		text, err := os.ReadFile(v.RingSecretFile)
+		secret, err := ReadRingSecret(v.RingSecretFile)
 		if err != nil {
-			return nil, s.Wrong(key, err.Error())
-		}
-		if text = bytes.TrimSpace(text); len(text) < leastRingSecret {
-			return nil, s.Wrong(key, fmt.Sprintf("the secret has %d bytes; want %d or more, such as `openssl rand -hex 32` writes", len(text), leastRingSecret))
+			return nil, s.Wrong("services."+name+".ring_secret_file", err.Error())
 		}
 		if secrets == nil {
 			secrets = make(discovery.RingSecrets)
 		}
-		secrets[name] = text
+		secrets[name] = secret
 	}
 	if secrets == nil {
 		return nil, nil
 	}
 	return &secrets, nil
+}
+
+// ReadRingSecret reads the secret of a service's ring: the bytes of the file but for white space around them.
+func ReadRingSecret(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if text = bytes.TrimSpace(text); len(text) < leastRingSecret {
+		return nil, fmt.Errorf("the secret has %d bytes; want %d or more, such as `openssl rand -hex 32` writes", len(text), leastRingSecret)
+	}
+	return text, nil
 }
 
 // panicThresholds are those that are set, by service.
