@@ -21,10 +21,13 @@ help: ## list the targets
 run: build ## build and start `selvedge dev`: everything in one process, nothing to install
 	@exec $(BIN)/selvedge dev $(DEV_FLAGS)
 
-build: $(BIN)/selvedge ## bin/selvedge, static, with the version in it
+build: $(BIN)/selvedge $(BIN)/man/selvedge.1 ## bin/selvedge, static, with the version in it, and its manual pages in bin/man
 
 $(BIN)/selvedge: $(GO_SOURCES)
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ .
+
+$(BIN)/man/selvedge.1: $(BIN)/selvedge
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} $(BIN)/selvedge man $(@D)
 
 test: deps consul js build ## every test, on real parts; installs or builds what it needs
 	go test -race -timeout 30m $(TEST_FLAGS) ./...
@@ -78,7 +81,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps:
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest zsh:zsh fish:fish mandoc:mandoc
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 
