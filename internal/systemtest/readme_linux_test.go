@@ -23,15 +23,22 @@ const insideVariable = "SELVEDGE_TEST_INSIDE"
 // TestReadme runs every command of the README as it is written, in order, and holds what they print against what the README says
 // one sees. The commands use the default ports and kill processes by name, so all of it happens in network and process namespaces
 // of its own.
-func TestReadme(t *testing.T) {
+func TestReadme(t *testing.T) { apart(t, tour) }
+
+// apart runs a test in network, process and mount namespaces of its own, with loopback up.
+func apart(t *testing.T, body func(t *testing.T)) {
+	t.Helper()
 	if os.Getenv(insideVariable) != "" {
-		tour(t)
+		if err := errors.Join(loopbackUp(), ownProc()); err != nil {
+			t.Fatal(err)
+		}
+		body(t)
 		return
 	}
 	if _, err := binary(); err != nil { // outside: building may need the network
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestReadme$", "-test.v", "-test.timeout=5m")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
@@ -46,9 +53,6 @@ func TestReadme(t *testing.T) {
 
 // tour walks through the README. Where it says to open two tabs, two devices connect.
 func tour(t *testing.T) {
-	if err := errors.Join(loopbackUp(), ownProc()); err != nil {
-		t.Fatal(err)
-	}
 	steps := readSteps(t, "../../README.md")
 	tabs := func() *crowd { return online(t, []string{"alice", "bob"}, 1, &frontDoor{addr: "127.0.0.1:8080"}) }
 
