@@ -22,7 +22,7 @@ func newRingSimulate(g *global) *cobra.Command {
 			"--weights are dealt to members in turn, those added last: W, FIRST-LAST, either of them xN, separated by commas.\n" +
 			"1x900,2x100 is nine hundred times 1 and a hundred times 2; 1-10 is 1, 2, ... 10, and then again.\n\n" +
 			"It takes some 200 MiB for a total weight of 1,000, and half a microsecond of one processor for a user.",
-		Example: `  selvedge ring simulate --members 1000 --users 10000000 --kill 10 --add 5 --plot out.svg
+		Example: `  selvedge ring simulate --members 1000 --users 1000000 --kill 10 --add 5 --plot out.svg
   selvedge ring simulate --members 1000 --weights 1x900,2x100 --kill 1 --output json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/selvedge/selvedge/backend"
+	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/ringsim"
 )
 
@@ -142,6 +144,49 @@ b1    b3      5.11%`
 	prints(t, `
 from ring 12920078cb664782, 2 members, to ring 12920078cb664782, 2 members
 no user moves`, "ring", "diff", "--from", twoMembers, "--to-file", two)
+}
+
+// A ring with a secret is another one, which only who has the secret can make.
+func TestRingSecret(t *testing.T) {
+	secret := fileOf(t, "thirty-two bytes, or any number from 16 on\n")
+	plain, _, err := selvedge(t, "ring", "show", "--backends", twoMembers)
+	keyed, _, err2 := selvedge(t, "ring", "show", "--backends", twoMembers, "--ring-secret-file", secret)
+	if err != nil || err2 != nil || plain == keyed {
+		t.Fatalf("%v, %v: %s%s", err, err2, plain, keyed)
+	}
+	shown, _, err := selvedge(t, "ring", "show", "--backends", twoMembers, "--ring-secret-file", secret, "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := fileOf(t, shown)
+	stdout, _, err := selvedge(t, "ring", "diff", "--from-file", before, "--to", twoMembers, "--ring-secret-file", secret)
+	if err != nil || !strings.Contains(stdout, "no user moves") {
+		t.Errorf("%v: %s", err, stdout)
+	}
+	refuses(t, exitUsage, "--ring-secret-file", "ring", "diff", "--from-file", before, "--to", twoMembers)
+	refuses(t, exitUsage, "want 16 or more", "ring", "show", "--backends", twoMembers, "--ring-secret-file", fileOf(t, "short"))
+	refuses(t, exitUsage, "no such file", "ring", "owner", "a", "--backends", twoMembers, "--ring-secret-file", secret+".none")
+}
+
+// What a member tells of a ring with a secret can be used by who has it, and others are told what they lack.
+func TestRingSecretOfAMember(t *testing.T) {
+	registry := discovery.NewMemory()
+	secret := "0123456789abcdef"
+	b, err := backend.New(backend.Config{
+		ID: "b1", Listen: "127.0.0.1:0", RPC: "127.0.0.1:0",
+		Membership: backend.Membership{Memory: registry, RingSecrets: &discovery.RingSecrets{"default": []byte(secret)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	defer func() { stop(); <-ended }()
+	<-b.Ready()
+	via := b.RPCAddr().String()
+	prints(t, "b1", "ring", "owner", "alice", "--via", via, "--ring-secret-file", fileOf(t, secret))
+	refuses(t, exitFailed, "--ring-secret-file FILE", "ring", "owner", "alice", "--via", via)
 }
 
 func TestRingDiffAsJSON(t *testing.T) {
