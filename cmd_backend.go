@@ -59,6 +59,12 @@ func runBackend(ctx context.Context, log *zap.Logger, load func() (*config.Setti
 		return err
 	}
 	cfg.Metrics = admin.NewRegistry()
+	provider, stop, err := startTracing(settings, "backend", cfg.ID, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	cfg.Tracer = provider
 	b, err := chat.New(cfg)
 	if err != nil {
 		return usage(settings.Locate(err))

@@ -66,7 +66,12 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 	if err != nil {
 		return err
 	}
-	pushes := new(pushPorts)
+	provider, stop, err := startTracing(settings, "edge", cfg.Name, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	pushes := &pushPorts{tracer: provider}
 	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
 	cfg.Metrics.MustRegister(pushes)
 	sockets, err := systemd.Sockets()

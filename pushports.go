@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
@@ -18,6 +19,8 @@ import (
 // pushPorts is the push service of an edge's admin port: a sender for each service that its routes name. A caller chooses with the
 // header Selvedge-Service; an edge with one service needs none. It collects the metrics of its senders, those that are in use.
 type pushPorts struct {
+	tracer trace.TracerProvider // nil: nothing is traced
+
 	mu    sync.RWMutex
 	names []string
 	ports map[string]pushPort // by service
@@ -44,7 +47,7 @@ func (p *pushPorts) open(e *edge.Edge, services []string) error {
 		port := p.ports[service]
 		if view := e.View(service); port.view != view {
 			metrics := prometheus.NewRegistry()
-			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN"), Metrics: metrics})
+			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN"), Metrics: metrics, Tracer: p.tracer})
 			if err != nil {
 				return err
 			}

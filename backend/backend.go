@@ -22,6 +22,7 @@ import (
 	"github.com/selvedge/selvedge/internal/identity"
 	"github.com/selvedge/selvedge/internal/reactor"
 	"github.com/selvedge/selvedge/internal/rpc"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Backend is one member of a service: it holds sessions, takes pushes and speaks to the other members.
@@ -40,6 +41,7 @@ type Backend struct {
 	moved   *lru.Cache[string, moveRecord]
 	home    *home
 	metrics *metrics
+	tracer  *tracing.Tracer  // nil: nothing is traced
 	reactor *reactor.Reactor // made by Run, before the door opens
 	ready   chan struct{}
 
@@ -94,6 +96,7 @@ func New(cfg Config) (*Backend, error) {
 		self:      make(chan discovery.Member, 1),
 		hasJoined: make(chan struct{}),
 		failed:    make(chan error, 1),
+		tracer:    tracing.New(cfg.Tracer, cfg.Service, cfg.ID),
 	}
 	b.live.Store(newLive(cfg))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above

@@ -12,6 +12,7 @@ import (
 	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/peerlink"
 	"github.com/selvedge/selvedge/internal/peerv1"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // send makes a call of the protocol, and hands its outcome to the node that asked for it.
@@ -64,10 +65,16 @@ func (h *home) ask(n *homing.Node, a homing.Ask) {
 	} else {
 		h.b.metrics.asks.Inc()
 	}
-	reply, err := h.links.Call(ctx, a.To.Addr, e.request(ctx, a))
-	if errors.Is(err, peerlink.ErrLost) { // the process may have died: a new connection tells, and the message id keeps it from being sent twice
-		reply, err = h.links.Call(ctx, a.To.Addr, e.request(ctx, a))
+	kind := tracing.Ask
+	if a.Forward {
+		kind = tracing.Forward
 	}
+	span := h.b.tracer.Child(e.span, kind, a.To.Member)
+	reply, err := h.links.Call(ctx, a.To.Addr, e.request(ctx, a, span.Traceparent()))
+	if errors.Is(err, peerlink.ErrLost) { // the process may have died: a new connection tells, and the message id keeps it from being sent twice
+		reply, err = h.links.Call(ctx, a.To.Addr, e.request(ctx, a, span.Traceparent()))
+	}
+	span.End(len(reply.GetAnswer().GetSessions()), err)
 	if err != nil {
 		h.tell(n, func(now homing.Instant) { n.Unanswered(now, a.Question, a.To.Process, failureOf(err)) })
 		return
@@ -78,7 +85,7 @@ func (h *home) ask(n *homing.Node, a homing.Ask) {
 	})
 }
 
-func (e *errand) request(ctx context.Context, a homing.Ask) *peerv1.Request {
+func (e *errand) request(ctx context.Context, a homing.Ask, traceparent string) *peerv1.Request {
 	r := &peerv1.Request{Caller: callerToWire(a.Caller)}
 	switch {
 	case e.message == nil:
@@ -88,6 +95,7 @@ func (e *errand) request(ctx context.Context, a homing.Ask) *peerv1.Request {
 	default:
 		r.Body = &peerv1.Request_Deliver{Deliver: &peerv1.Deliver{
 			User: e.user, Message: e.message.proto(), Forward: a.Forward, RemainingMs: remaining(ctx), ExceptSession: e.message.except,
+			Traceparent: traceparent,
 		}}
 	}
 	return r

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/admin"
@@ -137,6 +138,8 @@ type Config struct {
 
 	// Metrics is where the member registers its metrics. Default: a registry of its own, served on Admin.
 	Metrics *prometheus.Registry
+	// Tracer makes spans of pushes that come to this member, and of what it asks others about them. Default: none are made.
+	Tracer trace.TracerProvider
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
 }

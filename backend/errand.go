@@ -10,23 +10,26 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/homing"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // errand is one question to all who may hold sessions of a user, or of everybody, from its start at this member to its result: a
 // push, a broadcast, or a list of sessions.
 type errand struct {
-	question homing.Question
-	node     *homing.Node
-	ctx      context.Context
-	cancel   context.CancelFunc // of ctx, where the errand has one of its own
-	later    bool               // it could not be settled at once
-	start    time.Time
-	user     string
-	message  *message           // nil: the sessions are listed, nothing is sent
-	room     [1]string          // of question.Sessions, for a user with one
-	result   *pushv1.PushResult // where a push to many tells the outcome
-	due      bool               // of a batch: this process's own answer is asked for, and then, is there
-	here     homing.Answer      // that answer
+	question   homing.Question
+	node       *homing.Node
+	ctx        context.Context
+	cancel     context.CancelFunc // of ctx, where the errand has one of its own
+	later      bool               // it could not be settled at once
+	start      time.Time
+	user       string
+	message    *message           // nil: the sessions are listed, nothing is sent
+	span       tracing.Span       // of the push, which pushed ends
+	sharesSpan bool               // it is that of a push to many, which ends by itself
+	room       [1]string          // of question.Sessions, for a user with one
+	result     *pushv1.PushResult // where a push to many tells the outcome
+	due        bool               // of a batch: this process's own answer is asked for, and then, is there
+	here       homing.Answer      // that answer
 
 	// under home.mu
 	lent    bool          // goroutines that ask others hold on to it, even once it is settled: it is not to be used again

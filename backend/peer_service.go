@@ -9,6 +9,7 @@ import (
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/peerv1"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // serve answers what another member asks. It is called in the order in which requests came on one stream, and does not wait: what
@@ -150,14 +151,27 @@ func (h *home) deliver(ctx context.Context, d *peerv1.Deliver, a *peerv1.Answer)
 		return err
 	}
 	if !d.Forward {
+		span := h.span(tracing.Deliver, d)
 		a.Sessions, err = h.b.deliverLocal(ctx, d.User, m)
+		span.End(len(a.Sessions), err)
 		return err
 	}
 	e := h.b.newErrand(d.User, m)
 	e.question.Forwarded = true
+	e.span = h.span(tracing.Home, d)
 	h.settle(ctx, e)
 	a.Sessions, a.Complete = e.question.Sessions, e.question.Certain
-	return e.err()
+	err = e.err()
+	e.span.End(len(a.Sessions), err)
+	return err
+}
+
+// span begins one of a push that is traced where it came from: none begins here.
+func (h *home) span(k tracing.Kind, d *peerv1.Deliver) tracing.Span {
+	if d.Traceparent == "" {
+		return tracing.Span{}
+	}
+	return h.b.tracer.Start(context.Background(), k, d.Traceparent)
 }
 
 func (h *home) list(ctx context.Context, p *peerv1.Presence, a *peerv1.Answer) error {

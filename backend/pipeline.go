@@ -29,6 +29,7 @@ func (p pushService) begin(ctx context.Context, calls []*pushv1.PushCall, answer
 			continue
 		}
 		if !b.calls.enter() {
+			e.span.End(0, errStopped)
 			answer(&pushv1.PushAnswer{Call: c.Call, Error: b.resultError(errStopped), Member: b.cfg.ID})
 			continue
 		}

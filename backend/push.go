@@ -8,6 +8,7 @@ import (
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/homing"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Push delivers m to every session of user, wherever they are, and returns how many took it; 0 means that the user is offline.
@@ -45,6 +46,7 @@ func ExceptSession(id string) PushOption { return func(m *message) { m.except = 
 // push is the life of a push from a sender at the member that it called.
 func (b *Backend) push(ctx context.Context, user string, m *message) (sessions int, err error) {
 	e := b.newErrand(user, m)
+	e.span = b.tracer.Start(ctx, tracing.Push, "")
 	b.home.settle(ctx, e)
 	return b.pushed(e)
 }
@@ -63,6 +65,10 @@ func (b *Backend) pushed(e *errand) (sessions int, err error) {
 	}
 	b.metrics.pushSeconds.Observe(time.Since(e.start).Seconds())
 	b.metrics.push(outcomeOf(sessions), err)
+	if !e.sharesSpan {
+		e.span.Message(e.message.id)
+		e.span.End(sessions, err)
+	}
 	return sessions, err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/identity"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Bounds of one request; a sender splits what is larger.
@@ -27,6 +28,7 @@ type pushService struct{ b *Backend }
 func (p pushService) Push(ctx context.Context, r *connect.Request[pushv1.PushRequest]) (*connect.Response[pushv1.PushResponse], error) {
 	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
 	defer cancel()
+	r.Msg.Traceparent = tracing.Parent(r.Msg.Traceparent, r.Header())
 	response, err := p.push(ctx, r.Msg)
 	if err != nil {
 		return nil, p.b.rpcError(err)
@@ -57,7 +59,9 @@ func (p pushService) errand(r *pushv1.PushRequest) (*errand, error) {
 		return nil, err
 	}
 	m.except, m.sender, m.sequence = r.ExceptSession, r.Sender, r.Sequence
-	return p.b.newErrand(r.User, m), nil
+	e := p.b.newErrand(r.User, m)
+	e.span = p.b.tracer.Start(context.Background(), tracing.Receive, r.Traceparent)
+	return e, nil
 }
 
 func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.PushManyRequest]) (*connect.Response[pushv1.PushManyResponse], error) {
@@ -73,12 +77,17 @@ func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.Pus
 	m.sender, m.sequence = r.Msg.Sender, r.Msg.Sequence
 	ctx, cancel := withTimeout(ctx, r.Msg.TimeoutMs)
 	defer cancel()
-	return connect.NewResponse(&pushv1.PushManyResponse{Results: p.b.pushMany(ctx, users, m)}), nil
+	span := p.b.tracer.Start(context.Background(), tracing.Receive, tracing.Parent(r.Msg.Traceparent, r.Header()))
+	span.Message(m.id)
+	span.Users(len(users))
+	results := p.b.pushMany(ctx, users, m, span)
+	span.End(sessionsOf(results), nil)
+	return connect.NewResponse(&pushv1.PushManyResponse{Results: results}), nil
 }
 
 // pushMany hands m to all users before it waits for any: a user whose client is slow holds up no others. Nearly every push settles at once,
 // with nobody asked, so the errands of one batch serve the next.
-func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*pushv1.PushResult {
+func (b *Backend) pushMany(ctx context.Context, users []string, m *message, span tracing.Span) []*pushv1.PushResult {
 	m.frame() // compiled once for all, and before it is shared
 	list := make([]pushv1.PushResult, len(users))
 	results := make([]*pushv1.PushResult, len(users))
@@ -107,6 +116,7 @@ func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*p
 			e := &room[i-first]
 			b.setErrand(e, start, r.User, m)
 			e.ctx, e.result = ctx, r
+			e.span, e.sharesSpan = span, true
 			batch = append(batch, e)
 		}
 		b.home.settleBatch(batch)
@@ -131,6 +141,14 @@ func (b *Backend) pushMany(ctx context.Context, users []string, m *message) []*p
 		settled(slow[i])
 	})
 	return results
+}
+
+// sessionsOf is how many were reached, for the trace.
+func sessionsOf(results []*pushv1.PushResult) (sessions int) {
+	for _, r := range results {
+		sessions += int(r.Sessions)
+	}
+	return sessions
 }
 
 // PushStream takes one push after the other: what one stream sends to one user arrives in that order.

@@ -152,6 +152,7 @@ type PushRequest struct {
 	RingDigest    string                `protobuf:"bytes,7,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`          // the ring by which the sender chose this member; a hint, proves nothing
 	Sender        string                `protobuf:"bytes,8,opt,name=sender,proto3" json:"sender,omitempty"`                                    // with sequence: a push that comes to a session after a later one of the same sender and user is not
 	Sequence      uint64                `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`                               // delivered, and fails with OVERTAKEN. Absent: no order is kept
+	Traceparent   string                `protobuf:"bytes,10,opt,name=traceparent,proto3" json:"traceparent,omitempty"`                         // of W3C Trace Context: the span that this is part of; absent: the HTTP header of that name, or none. Many pushes share a stream
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +261,13 @@ func (x *PushRequest) GetSequence() uint64 {
 	return 0
 }
 
+func (x *PushRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 type isPushRequest_Payload interface {
 	isPushRequest_Payload()
 }
@@ -349,6 +357,7 @@ type PushManyRequest struct {
 	RingDigest    string                    `protobuf:"bytes,6,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
 	Sender        string                    `protobuf:"bytes,7,opt,name=sender,proto3" json:"sender,omitempty"` // with sequence, as in PushRequest
 	Sequence      uint64                    `protobuf:"varint,8,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Traceparent   string                    `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // as in PushRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -448,6 +457,13 @@ func (x *PushManyRequest) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *PushManyRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type isPushManyRequest_Payload interface {
@@ -1723,7 +1739,7 @@ var File_push_proto protoreflect.FileDescriptor
 const file_push_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"push.proto\x12\x10selvedge.push.v1\"\x92\x02\n" +
+	"push.proto\x12\x10selvedge.push.v1\"\xb4\x02\n" +
 	"\vPushRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x14\n" +
@@ -1736,13 +1752,15 @@ const file_push_proto_rawDesc = "" +
 	"\vring_digest\x18\a \x01(\tR\n" +
 	"ringDigest\x12\x16\n" +
 	"\x06sender\x18\b \x01(\tR\x06sender\x12\x1a\n" +
-	"\bsequence\x18\t \x01(\x04R\bsequenceB\t\n" +
+	"\bsequence\x18\t \x01(\x04R\bsequence\x12 \n" +
+	"\vtraceparent\x18\n" +
+	" \x01(\tR\vtraceparentB\t\n" +
 	"\apayload\"~\n" +
 	"\fPushResponse\x123\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x19.selvedge.push.v1.OutcomeR\aoutcome\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\rR\bsessions\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x03 \x01(\tR\tmessageId\"\xf1\x01\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\"\x93\x02\n" +
 	"\x0fPushManyRequest\x12\x14\n" +
 	"\x05users\x18\x01 \x03(\tR\x05users\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x14\n" +
@@ -1754,7 +1772,8 @@ const file_push_proto_rawDesc = "" +
 	"\vring_digest\x18\x06 \x01(\tR\n" +
 	"ringDigest\x12\x16\n" +
 	"\x06sender\x18\a \x01(\tR\x06sender\x12\x1a\n" +
-	"\bsequence\x18\b \x01(\x04R\bsequenceB\t\n" +
+	"\bsequence\x18\b \x01(\x04R\bsequence\x12 \n" +
+	"\vtraceparent\x18\t \x01(\tR\vtraceparentB\t\n" +
 	"\apayload\"J\n" +
 	"\x10PushManyResponse\x126\n" +
 	"\aresults\x18\x01 \x03(\v2\x1c.selvedge.push.v1.PushResultR\aresults\"\xbf\x01\n" +

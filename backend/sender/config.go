@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -31,6 +32,8 @@ type Config struct {
 	Token string
 	// Metrics is where the sender registers its metrics until it is closed. Default: nowhere.
 	Metrics *prometheus.Registry
+	// Tracer makes spans of pushes, and of the calls that they take. Default: none are made.
+	Tracer trace.TracerProvider
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
 }

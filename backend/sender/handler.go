@@ -12,6 +12,7 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/rpc"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Handler serves the push and ring services by this sender: an edge's admin port passes pushes on with it.
@@ -41,6 +42,7 @@ func answerInTime(next connect.UnaryFunc) connect.UnaryFunc {
 type service struct{ s *Sender }
 
 func (v service) Push(ctx context.Context, r *connect.Request[pushv1.PushRequest]) (*connect.Response[pushv1.PushResponse], error) {
+	r.Msg.Traceparent = tracing.Parent(r.Msg.Traceparent, r.Header())
 	return respond(v.s.push(ctx, r.Msg))
 }
 
@@ -48,6 +50,7 @@ func (v service) PushMany(ctx context.Context, r *connect.Request[pushv1.PushMan
 	if n := len(r.Msg.Users); n > manyPerCall {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%d users; want at most %d in one call", n, manyPerCall))
 	}
+	r.Msg.Traceparent = tracing.Parent(r.Msg.Traceparent, r.Header())
 	results, err := v.s.pushMany(ctx, r.Msg)
 	return respond(&pushv1.PushManyResponse{Results: results}, err)
 }

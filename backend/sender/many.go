@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Bounds of PushMany's work.
@@ -53,6 +54,9 @@ func (s *Sender) pushMany(ctx context.Context, r *pushv1.PushManyRequest) ([]*pu
 			return nil, err
 		}
 	}
+	span := s.tracer.Start(ctx, tracing.Push, r.Traceparent)
+	span.Message(r.MessageId)
+	span.Users(len(r.Users))
 	results := make([]*pushv1.PushResult, len(r.Users))
 	fail := func(i int, err error) {
 		results[i] = &pushv1.PushResult{User: r.Users[i], MessageId: r.MessageId, Error: pushv1.ResultError(err)}
@@ -75,14 +79,17 @@ func (s *Sender) pushMany(ctx context.Context, r *pushv1.PushManyRequest) ([]*pu
 			gate <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-gate }()
-				s.pushGroup(ctx, r, group, results, places)
+				s.pushGroup(ctx, r, group, results, places, span)
 			})
 		}
 	}
 	wg.Wait()
+	sessions := 0
 	for _, r := range results {
+		sessions += int(r.Sessions)
 		s.metrics.pushed(r.Outcome, r.Error != nil)
 	}
+	span.End(sessions, nil)
 	return results, nil
 }
 
@@ -119,14 +126,21 @@ func split(users []string, group []int) (parts [][]int) {
 }
 
 // pushGroup settles the users of that group, again and again those whose result says to retry. Each leaves its line once it is settled.
-func (s *Sender) pushGroup(ctx context.Context, r *pushv1.PushManyRequest, group []int, results []*pushv1.PushResult, places *places) {
+func (s *Sender) pushGroup(ctx context.Context, r *pushv1.PushManyRequest, group []int, results []*pushv1.PushResult, places *places, span tracing.Span) {
 	left := group
 	sequence := s.last.Add(1) // drawn in the users' turn, so that it is above those of the pushes ahead of it
 	_, err := call(ctx, s, r.Users[group[0]], func(ctx context.Context, client pushv1.PushServiceClient) (struct{}, error) {
 		part := &pushv1.PushManyRequest{
 			Users: pick(r.Users, left), Payload: r.Payload, MessageId: r.MessageId, TimeoutMs: r.TimeoutMs, Sender: s.prefix, Sequence: sequence,
+			Traceparent: r.Traceparent,
+		}
+		try := s.try(span, client)
+		if try.IsOn() {
+			try.Users(len(left))
+			part.Traceparent = try.Traceparent()
 		}
 		response, err := client.PushMany(ctx, connect.NewRequest(part))
+		try.End(sessionsOf(response), err)
 		if err != nil {
 			return struct{}{}, err
 		}
@@ -156,6 +170,17 @@ func (s *Sender) pushGroup(ctx context.Context, r *pushv1.PushManyRequest, group
 		}
 	}
 	places.leave(left)
+}
+
+// sessionsOf is how many were reached, for the trace.
+func sessionsOf(response *connect.Response[pushv1.PushManyResponse]) (sessions int) {
+	if response == nil {
+		return 0
+	}
+	for _, r := range response.Msg.Results {
+		sessions += int(r.Sessions)
+	}
+	return sessions
 }
 
 // partialError is the error of one user in an answer for many, if it says to retry; else nil.

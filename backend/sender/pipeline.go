@@ -19,6 +19,7 @@ const pipelineMost = 64 << 10
 // pipelined is a member's client whose pushes share one stream. It is opened by the first, and again by the next after it broke.
 type pipelined struct {
 	pushv1.PushServiceClient
+	member  string          // its name
 	running *sync.WaitGroup // the sender's streams
 	hasNone atomic.Bool     // the member is of a release without Pipeline
 
@@ -39,7 +40,7 @@ func (p *pipelined) Push(ctx context.Context, r *connect.Request[pushv1.PushRequ
 	}
 	answer, err := link.Push(ctx, &pushv1.PushRequest{
 		User: m.User, Payload: m.Payload, MessageId: m.MessageId, TimeoutMs: timeLeft(ctx), ExceptSession: m.ExceptSession,
-		RingDigest: m.RingDigest, Sender: m.Sender, Sequence: m.Sequence,
+		RingDigest: m.RingDigest, Sender: m.Sender, Sequence: m.Sequence, Traceparent: m.Traceparent,
 	})
 	switch {
 	case connect.CodeOf(err) == connect.CodeUnimplemented:

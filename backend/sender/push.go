@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Message is what a user's sessions get.
@@ -57,12 +58,15 @@ func (s *Sender) push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushR
 	}
 	defer end()
 	defer s.metrics.began()()
-	response, err := s.pushInLine(ctx, r)
+	span := s.tracer.Start(ctx, tracing.Push, r.Traceparent)
+	response, err := s.pushInLine(ctx, r, span)
+	span.Message(r.MessageId)
+	span.End(int(response.GetSessions()), err)
 	s.metrics.pushed(response.GetOutcome(), err != nil)
 	return response, err
 }
 
-func (s *Sender) pushInLine(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushResponse, error) {
+func (s *Sender) pushInLine(ctx context.Context, r *pushv1.PushRequest, span tracing.Span) (*pushv1.PushResponse, error) {
 	if err := s.lines.await(ctx, r.User); err != nil {
 		return nil, err
 	}
@@ -71,10 +75,25 @@ func (s *Sender) pushInLine(ctx context.Context, r *pushv1.PushRequest) (*pushv1
 		r.Sender, r.Sequence = s.prefix, s.last.Add(1)
 	}
 	return call(ctx, s, r.User, func(ctx context.Context, client pushv1.PushServiceClient) (*pushv1.PushResponse, error) {
+		try := s.try(span, client)
+		if try.IsOn() {
+			r.Traceparent = try.Traceparent()
+		}
 		response, err := client.Push(ctx, connect.NewRequest(r))
 		if err != nil {
+			try.End(0, err)
 			return nil, err
 		}
+		try.End(int(response.Msg.Sessions), nil)
 		return response.Msg, nil
 	})
+}
+
+// try begins the span of a call that a push takes; none where the push has none.
+func (s *Sender) try(push tracing.Span, client pushv1.PushServiceClient) tracing.Span {
+	name := ""
+	if p, ok := client.(*pipelined); ok {
+		name = p.member
+	}
+	return s.tracer.Child(push, tracing.Try, name)
 }

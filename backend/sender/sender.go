@@ -18,6 +18,7 @@ import (
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/rpc"
+	"github.com/selvedge/selvedge/internal/tracing"
 )
 
 // Sender pushes to users of one service. It is safe for concurrent use.
@@ -31,6 +32,7 @@ type Sender struct {
 	last    atomic.Uint64
 	budget  budget
 	metrics *metrics
+	tracer  *tracing.Tracer // nil: nothing is traced
 	streams sync.WaitGroup
 	lines   lines
 
@@ -74,6 +76,7 @@ func New(cfg Config) (*Sender, error) {
 		lines:   lines{waiting: make(map[string][]waiter)},
 		members: make(map[string]*member),
 		metrics: counted,
+		tracer:  tracing.New(cfg.Tracer, cfg.Service, ""),
 	}
 	if cfg.Via != "" {
 		if named != "" {
@@ -166,7 +169,7 @@ func (s *Sender) member(known discovery.Member) *member {
 }
 
 func (s *Sender) newMember(name, url string) *member {
-	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), running: &s.streams}
+	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), member: name, running: &s.streams}
 	return &member{name: name, client: client, hangUp: client.close}
 }
 

@@ -22,10 +22,10 @@ var mayImport = map[string][]string{
 		"backend/sender", "backend/pushv1"},
 	"edge/client": {},
 	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
-		"internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc"},
+		"internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc", "internal/tracing"},
 	"backend/backendtest": {"backend", "internal/discovery"},
 	"backend/chat":        {"backend", "edge/client"}, // a file that pages load, whoever serves them
-	"backend/sender":      {"backend/pushv1", "internal/discovery", "internal/pushlink", "internal/rpc"},
+	"backend/sender":      {"backend/pushv1", "internal/discovery", "internal/pushlink", "internal/rpc", "internal/tracing"},
 	"backend/pushv1":      {"internal/discovery"},
 
 	"hashring":                 {},
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery"},
 	"internal/homing":          {"hashring"},
 	"internal/identity":        {},
+	"internal/otlp":            {},
 	"internal/peerlink":        {"internal/peerv1", "internal/rpc"},
 	"internal/peerv1":          {"backend/pushv1"},
 	"internal/pushlink":        {"backend/pushv1"},
@@ -47,6 +48,7 @@ var mayImport = map[string][]string{
 	"internal/systemtest":      {},
 	"internal/systemd":         {},
 	"internal/testkit":         {},
+	"internal/tracing":         {},
 	"internal/tunnel":          {"internal/reactor"},
 }
 

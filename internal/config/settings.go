@@ -21,6 +21,7 @@ type Settings struct {
 	AccessLog      AccessLog          `koanf:"access_log"`
 	TrustedProxies []string           `koanf:"trusted_proxies"` // addresses and networks whose word on X-Forwarded-* is taken
 	Backend        Backend            `koanf:"backend"`
+	Tracing        Tracing            `koanf:"tracing"`
 	Engine         string             `koanf:"engine" oneof:"auto splice copy"` // how tunnels move bytes
 	Name           string             `koanf:"name"`                            // X-Selvedge-Edge
 	StateDir       string             `koanf:"state_dir"`                       // directory for what must be known after a restart
@@ -164,6 +165,12 @@ type Limits struct {
 type AccessLog struct {
 	Path   string  `koanf:"path"`   // file, or stdout; none: no log
 	Sample float64 `koanf:"sample"` // share that has a line, above 0, to 1; none: all
+}
+
+// Tracing says where spans of pushes go. It is read at the start, and not at reloads. OpenTelemetry's environment variables count, too.
+type Tracing struct {
+	OTLP   string  `koanf:"otlp"`   // URL of a collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; none: nothing is traced
+	Sample float64 `koanf:"sample"` // share of the traces that begin here which are kept, above 0, to 1; none: all
 }
 
 // Backend is for `selvedge backend`.

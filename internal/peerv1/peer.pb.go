@@ -1188,6 +1188,7 @@ type Deliver struct {
 	Forward       bool                   `protobuf:"varint,3,opt,name=forward,proto3" json:"forward,omitempty"`
 	RemainingMs   uint32                 `protobuf:"varint,4,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // of the push's deadline; a duration, since clocks differ
 	ExceptSession string                 `protobuf:"bytes,5,opt,name=except_session,json=exceptSession,proto3" json:"except_session,omitempty"`
+	Traceparent   string                 `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // as in selvedge.push.v1.PushRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1253,6 +1254,13 @@ func (x *Deliver) GetRemainingMs() uint32 {
 func (x *Deliver) GetExceptSession() string {
 	if x != nil {
 		return x.ExceptSession
+	}
+	return ""
+}
+
+func (x *Deliver) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
 	}
 	return ""
 }
@@ -1691,13 +1699,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x04data\x18\x03 \x01(\fH\x00R\x04data\x12\x16\n" +
 	"\x06sender\x18\x04 \x01(\tR\x06sender\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequenceB\t\n" +
-	"\apayload\"\xb6\x01\n" +
+	"\apayload\"\xd8\x01\n" +
 	"\aDeliver\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x123\n" +
 	"\amessage\x18\x02 \x01(\v2\x19.selvedge.peer.v1.MessageR\amessage\x12\x18\n" +
 	"\aforward\x18\x03 \x01(\bR\aforward\x12!\n" +
 	"\fremaining_ms\x18\x04 \x01(\rR\vremainingMs\x12%\n" +
-	"\x0eexcept_session\x18\x05 \x01(\tR\rexceptSession\"[\n" +
+	"\x0eexcept_session\x18\x05 \x01(\tR\rexceptSession\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\"[\n" +
 	"\bPresence\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x18\n" +
 	"\aforward\x18\x02 \x01(\bR\aforward\x12!\n" +
