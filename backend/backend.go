@@ -41,7 +41,8 @@ type Backend struct {
 	moved   *lru.Cache[string, moveRecord]
 	home    *home
 	metrics *metrics
-	tracer  *tracing.Tracer  // nil: nothing is traced
+	tracer  *tracing.Tracer // nil: nothing is traced
+	born    time.Time
 	reactor *reactor.Reactor // made by Run, before the door opens
 	ready   chan struct{}
 
@@ -53,12 +54,16 @@ type Backend struct {
 	draining    atomic.Bool
 	lastSession atomic.Uint64
 	lastMessage atomic.Uint64
+	misplaced   atomic.Int64 // sessions that are to move, when the mover looked last
+	pushRate    meter
+	closures    *admin.Journal[closure]
 	door        door                  // of sessions
 	calls       door                  // of calls to the RPC port
 	nudge       chan struct{}         // wakes the mover; holds one
 	self        chan discovery.Member // what is to be announced of this process; holds the newest
 	hasJoined   chan struct{}         // closed when the first incarnation has joined
 	failed      chan error            // what ends Run early; holds one
+	leave       chan struct{}         // an operator has it drain; holds one
 }
 
 // New checks cfg and makes a member of it; [Backend.Run] brings it up. The error names every setting that is wrong.
@@ -97,6 +102,9 @@ func New(cfg Config) (*Backend, error) {
 		hasJoined: make(chan struct{}),
 		failed:    make(chan error, 1),
 		tracer:    tracing.New(cfg.Tracer, cfg.Service, cfg.ID),
+		leave:     make(chan struct{}, 1),
+		born:      time.Now(),
+		closures:  admin.NewJournal[closure](rememberClosures),
 	}
 	b.live.Store(newLive(cfg))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
@@ -177,6 +185,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	defer stopMoving()
 	group.Go(func() error { b.move(moving); return nil })
 	group.Go(func() error { b.followSecrets(serving); return nil })
+	group.Go(func() error { b.pushRate.run(serving, b.metrics.pushes); return nil })
 
 	announcing, withdraw := context.WithCancel(serving)
 	defer withdraw()
@@ -230,6 +239,8 @@ func (b *Backend) serveUntil(ctx, serving context.Context) error {
 	select {
 	case <-ctx.Done():
 		return b.drain()
+	case <-b.leave:
+		return b.drainAndStay(ctx, serving)
 	case err := <-b.failed:
 		return err
 	case <-serving.Done():
@@ -366,6 +377,9 @@ func (b *Backend) isReady() error {
 func (b *Backend) closed(s *Session, reason CloseReason) {
 	defer b.door.leave()
 	b.metrics.closes.WithLabelValues(reason.String()).Inc()
+	if reason != Refused {
+		b.closures.Add(closure{user: s.user, device: s.device, reason: reason, lasted: time.Since(s.since)})
+	}
 	if reason != Refused && b.cfg.OnClose != nil {
 		s.guard("OnClose", func() { b.cfg.OnClose(s, reason) })
 	}

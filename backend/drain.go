@@ -54,6 +54,26 @@ func (b *Backend) drain() error {
 	return nil
 }
 
+// drainAndStay is the drain that an operator asks for: the member leaves as it does at the end of ctx, but its process goes on, so that whoever
+// supervises it does not start it again at once. It stays registered as draining, and its RPC answers.
+func (b *Backend) drainAndStay(ctx, serving context.Context) error {
+	err := b.drain()
+	if ctx.Err() != nil {
+		return err // it was told to end meanwhile
+	}
+	for _, s := range b.table.all() {
+		s.beginClose(Stopped, 0, "")
+	}
+	b.log.Info("drained; this process holds nothing any more and can be stopped, or restarted to come back")
+	select {
+	case <-ctx.Done():
+	case err := <-b.failed:
+		return err
+	case <-serving.Done():
+	}
+	return nil
+}
+
 // awaitLeft waits until this member's own view has it out of the ring: clients that are sent away should not be sent back. Where
 // nothing can be announced there is nothing to wait for.
 func (b *Backend) awaitLeft(ctx context.Context) {

@@ -82,6 +82,9 @@ func register(registry *prometheus.Registry, collectors ...prometheus.Collector)
 	return nil
 }
 
+// pushes is how many senders sent to this member.
+func (m *metrics) pushes() uint64 { return valueOf(m.delivered) + valueOf(m.missed) + valueOf(m.failed) }
+
 func (m *metrics) push(outcome pushv1.Outcome, err error) {
 	switch {
 	case err != nil:

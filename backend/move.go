@@ -55,7 +55,7 @@ func (b *Backend) move(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if b.cfg.OnMove != MoveKeep {
+		if b.cfg.OnMove != MoveKeep && !b.draining.Load() {
 			b.moveMisplaced(ctx)
 		}
 	}
@@ -72,8 +72,9 @@ func (b *Backend) moveMisplaced(ctx context.Context) {
 		searched        time.Time
 		rate, allowance float64
 	)
+	defer b.misplaced.Store(0)
 	counted := time.Now()
-	for {
+	for !b.draining.Load() { // which sends all sessions away itself
 		now := time.Now()
 		if current := b.home.ring(); current != ring || now.Sub(searched) > searchEvery {
 			if queue = b.findMisplaced(current); len(queue) == 0 {
@@ -84,6 +85,7 @@ func (b *Backend) moveMisplaced(ctx context.Context) {
 				b.log.Info("sessions are misplaced", zap.Int("sessions", len(queue)), zap.Float64("moves_per_second", rate))
 			}
 			ring, searched = current, now
+			b.misplaced.Store(int64(len(queue)))
 		}
 		allowance = min(allowance+rate*now.Sub(counted).Seconds(), max(1, rate)) // by the clock
 		counted = now

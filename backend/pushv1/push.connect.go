@@ -54,6 +54,10 @@ const (
 	RingServiceShowProcedure = "/selvedge.push.v1.RingService/Show"
 	// RingServiceBuryProcedure is the fully-qualified name of the RingService's Bury RPC.
 	RingServiceBuryProcedure = "/selvedge.push.v1.RingService/Bury"
+	// RingServiceStatusProcedure is the fully-qualified name of the RingService's Status RPC.
+	RingServiceStatusProcedure = "/selvedge.push.v1.RingService/Status"
+	// RingServiceDrainProcedure is the fully-qualified name of the RingService's Drain RPC.
+	RingServiceDrainProcedure = "/selvedge.push.v1.RingService/Drain"
 )
 
 // PushServiceClient is a client for the selvedge.push.v1.PushService service.
@@ -305,6 +309,11 @@ type RingServiceClient interface {
 	// Bury holds a member's process dead by an operator's word, at every member. It is for one whose host is gone for good while the
 	// others still wait for its answer: if the process lives after all, it closes its sessions and joins anew as soon as it hears.
 	Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error)
+	// Status tells how busy a member is. It alone is asked, and asks nobody.
+	Status(context.Context, *connect.Request[StatusRequest]) (*connect.Response[StatusResponse], error)
+	// Drain has a member leave as SIGTERM does: it is out of the ring at once, takes no new session, and sends those it has away at a pace.
+	// But its process goes on, empty and out of the ring, until somebody stops it: whoever supervises it would start it again at once.
+	Drain(context.Context, *connect.Request[DrainRequest]) (*connect.Response[DrainResponse], error)
 }
 
 // NewRingServiceClient constructs a client for the selvedge.push.v1.RingService service. By
@@ -330,13 +339,27 @@ func NewRingServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(ringServiceMethods.ByName("Bury")),
 			connect.WithClientOptions(opts...),
 		),
+		status: connect.NewClient[StatusRequest, StatusResponse](
+			httpClient,
+			baseURL+RingServiceStatusProcedure,
+			connect.WithSchema(ringServiceMethods.ByName("Status")),
+			connect.WithClientOptions(opts...),
+		),
+		drain: connect.NewClient[DrainRequest, DrainResponse](
+			httpClient,
+			baseURL+RingServiceDrainProcedure,
+			connect.WithSchema(ringServiceMethods.ByName("Drain")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // ringServiceClient implements RingServiceClient.
 type ringServiceClient struct {
-	show *connect.Client[ShowRequest, ShowResponse]
-	bury *connect.Client[BuryRequest, BuryResponse]
+	show   *connect.Client[ShowRequest, ShowResponse]
+	bury   *connect.Client[BuryRequest, BuryResponse]
+	status *connect.Client[StatusRequest, StatusResponse]
+	drain  *connect.Client[DrainRequest, DrainResponse]
 }
 
 // Show calls selvedge.push.v1.RingService.Show.
@@ -349,6 +372,16 @@ func (c *ringServiceClient) Bury(ctx context.Context, req *connect.Request[BuryR
 	return c.bury.CallUnary(ctx, req)
 }
 
+// Status calls selvedge.push.v1.RingService.Status.
+func (c *ringServiceClient) Status(ctx context.Context, req *connect.Request[StatusRequest]) (*connect.Response[StatusResponse], error) {
+	return c.status.CallUnary(ctx, req)
+}
+
+// Drain calls selvedge.push.v1.RingService.Drain.
+func (c *ringServiceClient) Drain(ctx context.Context, req *connect.Request[DrainRequest]) (*connect.Response[DrainResponse], error) {
+	return c.drain.CallUnary(ctx, req)
+}
+
 // RingServiceHandler is an implementation of the selvedge.push.v1.RingService service.
 type RingServiceHandler interface {
 	// Show lists the members of the service and the identity of the ring that they make.
@@ -356,6 +389,11 @@ type RingServiceHandler interface {
 	// Bury holds a member's process dead by an operator's word, at every member. It is for one whose host is gone for good while the
 	// others still wait for its answer: if the process lives after all, it closes its sessions and joins anew as soon as it hears.
 	Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error)
+	// Status tells how busy a member is. It alone is asked, and asks nobody.
+	Status(context.Context, *connect.Request[StatusRequest]) (*connect.Response[StatusResponse], error)
+	// Drain has a member leave as SIGTERM does: it is out of the ring at once, takes no new session, and sends those it has away at a pace.
+	// But its process goes on, empty and out of the ring, until somebody stops it: whoever supervises it would start it again at once.
+	Drain(context.Context, *connect.Request[DrainRequest]) (*connect.Response[DrainResponse], error)
 }
 
 // NewRingServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -377,12 +415,28 @@ func NewRingServiceHandler(svc RingServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(ringServiceMethods.ByName("Bury")),
 		connect.WithHandlerOptions(opts...),
 	)
+	ringServiceStatusHandler := connect.NewUnaryHandler(
+		RingServiceStatusProcedure,
+		svc.Status,
+		connect.WithSchema(ringServiceMethods.ByName("Status")),
+		connect.WithHandlerOptions(opts...),
+	)
+	ringServiceDrainHandler := connect.NewUnaryHandler(
+		RingServiceDrainProcedure,
+		svc.Drain,
+		connect.WithSchema(ringServiceMethods.ByName("Drain")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/selvedge.push.v1.RingService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case RingServiceShowProcedure:
 			ringServiceShowHandler.ServeHTTP(w, r)
 		case RingServiceBuryProcedure:
 			ringServiceBuryHandler.ServeHTTP(w, r)
+		case RingServiceStatusProcedure:
+			ringServiceStatusHandler.ServeHTTP(w, r)
+		case RingServiceDrainProcedure:
+			ringServiceDrainHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -398,4 +452,12 @@ func (UnimplementedRingServiceHandler) Show(context.Context, *connect.Request[Sh
 
 func (UnimplementedRingServiceHandler) Bury(context.Context, *connect.Request[BuryRequest]) (*connect.Response[BuryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.RingService.Bury is not implemented"))
+}
+
+func (UnimplementedRingServiceHandler) Status(context.Context, *connect.Request[StatusRequest]) (*connect.Response[StatusResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.RingService.Status is not implemented"))
+}
+
+func (UnimplementedRingServiceHandler) Drain(context.Context, *connect.Request[DrainRequest]) (*connect.Response[DrainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("selvedge.push.v1.RingService.Drain is not implemented"))
 }

@@ -1734,6 +1734,355 @@ func (x *BuryResponse) GetKnown() bool {
 	return false
 }
 
+type StatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`                                     // who is meant; at a member's own port it may be left out
+	ClosuresAfter uint64                 `protobuf:"varint,2,opt,name=closures_after,json=closuresAfter,proto3" json:"closures_after,omitempty"` // only closures with a higher number; 0: the last eight
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusRequest) Reset() {
+	*x = StatusRequest{}
+	mi := &file_push_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusRequest) ProtoMessage() {}
+
+func (x *StatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
+func (*StatusRequest) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *StatusRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *StatusRequest) GetClosuresAfter() uint64 {
+	if x != nil {
+		return x.ClosuresAfter
+	}
+	return 0
+}
+
+type StatusResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Member          string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                             // joining, serving or draining, as the member itself sees it
+	RingDigest      string                 `protobuf:"bytes,3,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"` // of the ring by which it decides
+	Sessions        uint32                 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Misplaced       uint32                 `protobuf:"varint,5,opt,name=misplaced,proto3" json:"misplaced,omitempty"`                                       // of them: those whose user belongs elsewhere, when it last looked
+	Pushes          uint64                 `protobuf:"varint,6,opt,name=pushes,proto3" json:"pushes,omitempty"`                                             // that senders sent it, since its start
+	PushesPerSecond float64                `protobuf:"fixed64,7,opt,name=pushes_per_second,json=pushesPerSecond,proto3" json:"pushes_per_second,omitempty"` // of those, over the last ten seconds
+	Moves           uint64                 `protobuf:"varint,8,opt,name=moves,proto3" json:"moves,omitempty"`                                               // sessions closed because their user moved, since its start
+	QueueBytes      uint64                 `protobuf:"varint,9,opt,name=queue_bytes,json=queueBytes,proto3" json:"queue_bytes,omitempty"`                   // that wait for slow clients
+	UpMs            uint64                 `protobuf:"varint,10,opt,name=up_ms,json=upMs,proto3" json:"up_ms,omitempty"`                                    // since its start
+	Closures        []*Closure             `protobuf:"bytes,11,rep,name=closures,proto3" json:"closures,omitempty"`                                         // the last to end, oldest first; at most 64
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *StatusResponse) Reset() {
+	*x = StatusResponse{}
+	mi := &file_push_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse) ProtoMessage() {}
+
+func (x *StatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
+func (*StatusResponse) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StatusResponse) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetRingDigest() string {
+	if x != nil {
+		return x.RingDigest
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetMisplaced() uint32 {
+	if x != nil {
+		return x.Misplaced
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetPushes() uint64 {
+	if x != nil {
+		return x.Pushes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetPushesPerSecond() float64 {
+	if x != nil {
+		return x.PushesPerSecond
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetMoves() uint64 {
+	if x != nil {
+		return x.Moves
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetQueueBytes() uint64 {
+	if x != nil {
+		return x.QueueBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetUpMs() uint64 {
+	if x != nil {
+		return x.UpMs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetClosures() []*Closure {
+	if x != nil {
+		return x.Closures
+	}
+	return nil
+}
+
+// Closure is a session that has ended.
+type Closure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`            // grows with each, over restarts too
+	AgoMs         uint64                 `protobuf:"varint,2,opt,name=ago_ms,json=agoMs,proto3" json:"ago_ms,omitempty"` // before this answer: clocks differ
+	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	Device        string                 `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // as in selvedge_backend_session_closes_total
+	LastedMs      uint64                 `protobuf:"varint,6,opt,name=lasted_ms,json=lastedMs,proto3" json:"lasted_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Closure) Reset() {
+	*x = Closure{}
+	mi := &file_push_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Closure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Closure) ProtoMessage() {}
+
+func (x *Closure) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Closure.ProtoReflect.Descriptor instead.
+func (*Closure) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Closure) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Closure) GetAgoMs() uint64 {
+	if x != nil {
+		return x.AgoMs
+	}
+	return 0
+}
+
+func (x *Closure) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Closure) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Closure) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Closure) GetLastedMs() uint64 {
+	if x != nil {
+		return x.LastedMs
+	}
+	return 0
+}
+
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // who is to leave; at a member's own port it must be that member
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_push_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DrainRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      uint32                 `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"` // that it had then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_push_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_push_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_push_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DrainResponse) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
 var File_push_proto protoreflect.FileDescriptor
 
 const file_push_proto_rawDesc = "" +
@@ -1864,7 +2213,36 @@ const file_push_proto_rawDesc = "" +
 	"\vBuryRequest\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\"$\n" +
 	"\fBuryResponse\x12\x14\n" +
-	"\x05known\x18\x01 \x01(\bR\x05known*>\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\"N\n" +
+	"\rStatusRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12%\n" +
+	"\x0eclosures_after\x18\x02 \x01(\x04R\rclosuresAfter\"\xe0\x02\n" +
+	"\x0eStatusResponse\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1f\n" +
+	"\vring_digest\x18\x03 \x01(\tR\n" +
+	"ringDigest\x12\x1a\n" +
+	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x1c\n" +
+	"\tmisplaced\x18\x05 \x01(\rR\tmisplaced\x12\x16\n" +
+	"\x06pushes\x18\x06 \x01(\x04R\x06pushes\x12*\n" +
+	"\x11pushes_per_second\x18\a \x01(\x01R\x0fpushesPerSecond\x12\x14\n" +
+	"\x05moves\x18\b \x01(\x04R\x05moves\x12\x1f\n" +
+	"\vqueue_bytes\x18\t \x01(\x04R\n" +
+	"queueBytes\x12\x13\n" +
+	"\x05up_ms\x18\n" +
+	" \x01(\x04R\x04upMs\x125\n" +
+	"\bclosures\x18\v \x03(\v2\x19.selvedge.push.v1.ClosureR\bclosures\"\x99\x01\n" +
+	"\aClosure\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x15\n" +
+	"\x06ago_ms\x18\x02 \x01(\x04R\x05agoMs\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tlasted_ms\x18\x06 \x01(\x04R\blastedMs\"&\n" +
+	"\fDrainRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"+\n" +
+	"\rDrainResponse\x12\x1a\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions*>\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tDELIVERED\x10\x01\x12\v\n" +
@@ -1889,10 +2267,12 @@ const file_push_proto_rawDesc = "" +
 	"\tBroadcast\x12\".selvedge.push.v1.BroadcastRequest\x1a#.selvedge.push.v1.BroadcastResponse\x12Q\n" +
 	"\bPresence\x12!.selvedge.push.v1.PresenceRequest\x1a\".selvedge.push.v1.PresenceResponse\x12W\n" +
 	"\n" +
-	"Disconnect\x12#.selvedge.push.v1.DisconnectRequest\x1a$.selvedge.push.v1.DisconnectResponse2\x9b\x01\n" +
+	"Disconnect\x12#.selvedge.push.v1.DisconnectRequest\x1a$.selvedge.push.v1.DisconnectResponse2\xb2\x02\n" +
 	"\vRingService\x12E\n" +
 	"\x04Show\x12\x1d.selvedge.push.v1.ShowRequest\x1a\x1e.selvedge.push.v1.ShowResponse\x12E\n" +
-	"\x04Bury\x12\x1d.selvedge.push.v1.BuryRequest\x1a\x1e.selvedge.push.v1.BuryResponseB4Z2github.com/selvedge/selvedge/backend/pushv1;pushv1b\x06proto3"
+	"\x04Bury\x12\x1d.selvedge.push.v1.BuryRequest\x1a\x1e.selvedge.push.v1.BuryResponse\x12K\n" +
+	"\x06Status\x12\x1f.selvedge.push.v1.StatusRequest\x1a .selvedge.push.v1.StatusResponse\x12H\n" +
+	"\x05Drain\x12\x1e.selvedge.push.v1.DrainRequest\x1a\x1f.selvedge.push.v1.DrainResponseB4Z2github.com/selvedge/selvedge/backend/pushv1;pushv1b\x06proto3"
 
 var (
 	file_push_proto_rawDescOnce sync.Once
@@ -1907,7 +2287,7 @@ func file_push_proto_rawDescGZIP() []byte {
 }
 
 var file_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_push_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_push_proto_goTypes = []any{
 	(Outcome)(0),               // 0: selvedge.push.v1.Outcome
 	(Reason)(0),                // 1: selvedge.push.v1.Reason
@@ -1935,6 +2315,11 @@ var file_push_proto_goTypes = []any{
 	(*Member)(nil),             // 23: selvedge.push.v1.Member
 	(*BuryRequest)(nil),        // 24: selvedge.push.v1.BuryRequest
 	(*BuryResponse)(nil),       // 25: selvedge.push.v1.BuryResponse
+	(*StatusRequest)(nil),      // 26: selvedge.push.v1.StatusRequest
+	(*StatusResponse)(nil),     // 27: selvedge.push.v1.StatusResponse
+	(*Closure)(nil),            // 28: selvedge.push.v1.Closure
+	(*DrainRequest)(nil),       // 29: selvedge.push.v1.DrainRequest
+	(*DrainResponse)(nil),      // 30: selvedge.push.v1.DrainResponse
 }
 var file_push_proto_depIdxs = []int32{
 	0,  // 0: selvedge.push.v1.PushResponse.outcome:type_name -> selvedge.push.v1.Outcome
@@ -1952,29 +2337,34 @@ var file_push_proto_depIdxs = []int32{
 	18, // 12: selvedge.push.v1.UserPresence.sessions:type_name -> selvedge.push.v1.Session
 	7,  // 13: selvedge.push.v1.UserPresence.error:type_name -> selvedge.push.v1.Error
 	23, // 14: selvedge.push.v1.ShowResponse.members:type_name -> selvedge.push.v1.Member
-	2,  // 15: selvedge.push.v1.PushService.Push:input_type -> selvedge.push.v1.PushRequest
-	4,  // 16: selvedge.push.v1.PushService.PushMany:input_type -> selvedge.push.v1.PushManyRequest
-	2,  // 17: selvedge.push.v1.PushService.PushStream:input_type -> selvedge.push.v1.PushRequest
-	9,  // 18: selvedge.push.v1.PushService.Pipeline:input_type -> selvedge.push.v1.PushCalls
-	13, // 19: selvedge.push.v1.PushService.Broadcast:input_type -> selvedge.push.v1.BroadcastRequest
-	15, // 20: selvedge.push.v1.PushService.Presence:input_type -> selvedge.push.v1.PresenceRequest
-	19, // 21: selvedge.push.v1.PushService.Disconnect:input_type -> selvedge.push.v1.DisconnectRequest
-	21, // 22: selvedge.push.v1.RingService.Show:input_type -> selvedge.push.v1.ShowRequest
-	24, // 23: selvedge.push.v1.RingService.Bury:input_type -> selvedge.push.v1.BuryRequest
-	3,  // 24: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
-	5,  // 25: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
-	6,  // 26: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
-	11, // 27: selvedge.push.v1.PushService.Pipeline:output_type -> selvedge.push.v1.PushAnswers
-	14, // 28: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
-	16, // 29: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
-	20, // 30: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
-	22, // 31: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
-	25, // 32: selvedge.push.v1.RingService.Bury:output_type -> selvedge.push.v1.BuryResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	28, // 15: selvedge.push.v1.StatusResponse.closures:type_name -> selvedge.push.v1.Closure
+	2,  // 16: selvedge.push.v1.PushService.Push:input_type -> selvedge.push.v1.PushRequest
+	4,  // 17: selvedge.push.v1.PushService.PushMany:input_type -> selvedge.push.v1.PushManyRequest
+	2,  // 18: selvedge.push.v1.PushService.PushStream:input_type -> selvedge.push.v1.PushRequest
+	9,  // 19: selvedge.push.v1.PushService.Pipeline:input_type -> selvedge.push.v1.PushCalls
+	13, // 20: selvedge.push.v1.PushService.Broadcast:input_type -> selvedge.push.v1.BroadcastRequest
+	15, // 21: selvedge.push.v1.PushService.Presence:input_type -> selvedge.push.v1.PresenceRequest
+	19, // 22: selvedge.push.v1.PushService.Disconnect:input_type -> selvedge.push.v1.DisconnectRequest
+	21, // 23: selvedge.push.v1.RingService.Show:input_type -> selvedge.push.v1.ShowRequest
+	24, // 24: selvedge.push.v1.RingService.Bury:input_type -> selvedge.push.v1.BuryRequest
+	26, // 25: selvedge.push.v1.RingService.Status:input_type -> selvedge.push.v1.StatusRequest
+	29, // 26: selvedge.push.v1.RingService.Drain:input_type -> selvedge.push.v1.DrainRequest
+	3,  // 27: selvedge.push.v1.PushService.Push:output_type -> selvedge.push.v1.PushResponse
+	5,  // 28: selvedge.push.v1.PushService.PushMany:output_type -> selvedge.push.v1.PushManyResponse
+	6,  // 29: selvedge.push.v1.PushService.PushStream:output_type -> selvedge.push.v1.PushResult
+	11, // 30: selvedge.push.v1.PushService.Pipeline:output_type -> selvedge.push.v1.PushAnswers
+	14, // 31: selvedge.push.v1.PushService.Broadcast:output_type -> selvedge.push.v1.BroadcastResponse
+	16, // 32: selvedge.push.v1.PushService.Presence:output_type -> selvedge.push.v1.PresenceResponse
+	20, // 33: selvedge.push.v1.PushService.Disconnect:output_type -> selvedge.push.v1.DisconnectResponse
+	22, // 34: selvedge.push.v1.RingService.Show:output_type -> selvedge.push.v1.ShowResponse
+	25, // 35: selvedge.push.v1.RingService.Bury:output_type -> selvedge.push.v1.BuryResponse
+	27, // 36: selvedge.push.v1.RingService.Status:output_type -> selvedge.push.v1.StatusResponse
+	30, // 37: selvedge.push.v1.RingService.Drain:output_type -> selvedge.push.v1.DrainResponse
+	27, // [27:38] is the sub-list for method output_type
+	16, // [16:27] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_push_proto_init() }
@@ -2000,7 +2390,7 @@ func file_push_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_push_proto_rawDesc), len(file_push_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

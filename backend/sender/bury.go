@@ -14,7 +14,7 @@ import (
 // other member takes the word and passes it on. It reports whether a process of that member was known.
 func (s *Sender) Bury(ctx context.Context, member string) (known bool, err error) {
 	if s.via != nil {
-		return bury(ctx, s.ring, member)
+		return bury(ctx, s.via.ring, member)
 	}
 	snapshot, err := s.snapshot(ctx)
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *Sender) Bury(ctx context.Context, member string) (known bool, err error
 		if m.ID == member || m.RPCAddr == "" {
 			continue
 		}
-		if known, err = bury(ctx, pushv1.NewRingServiceClient(s.http, "http://"+m.RPCAddr), member); err == nil {
+		if known, err = bury(ctx, s.member(m).ring, member); err == nil {
 			return known, nil
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // Ring returns the members of the service as this sender sees them or, with Config.Via, as the process there does.
 func (s *Sender) Ring(ctx context.Context) (*pushv1.ShowResponse, error) {
 	if s.via != nil {
-		response, err := s.ring.Show(ctx, connect.NewRequest(&pushv1.ShowRequest{}))
+		response, err := s.via.ring.Show(ctx, connect.NewRequest(&pushv1.ShowRequest{}))
 		if err != nil {
 			return nil, err
 		}

@@ -26,7 +26,6 @@ type Sender struct {
 	http    *http.Client
 	hangUp  func()                   // ends all connections of http
 	via     *member                  // nil: members are called directly
-	ring    pushv1.RingServiceClient // with via
 	view    *discovery.View          // nil with via
 	prefix  string                   // of message ids
 	last    atomic.Uint64
@@ -83,7 +82,6 @@ func New(cfg Config) (*Sender, error) {
 			client.Transport = &naming{named, client.Transport}
 		}
 		s.via = s.newMember(cfg.Via, cfg.Via)
-		s.ring = pushv1.NewRingServiceClient(s.http, cfg.Via)
 		close(s.ended)
 		return s, nil
 	}
@@ -170,7 +168,7 @@ func (s *Sender) member(known discovery.Member) *member {
 
 func (s *Sender) newMember(name, url string) *member {
 	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), member: name, running: &s.streams}
-	return &member{name: name, client: client, hangUp: client.close}
+	return &member{name: name, client: client, ring: pushv1.NewRingServiceClient(s.http, url, plain), hangUp: client.close}
 }
 
 // forget drops what is kept of members that are gone. Pushes that are still under way there are tried at others.

@@ -23,6 +23,7 @@ const (
 type member struct {
 	name   string // its id; of Config.Via the URL
 	client pushv1.PushServiceClient
+	ring   pushv1.RingServiceClient
 	hangUp func() // ends client's stream
 	// away is set while it is asked last, for it did not answer; then calls would spend their time, and the retry budget, to find out
 	// what is known. When the moment has come, one call tries it.
