@@ -3,7 +3,7 @@
 SHELL       := /bin/bash
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN         := $(CURDIR)/bin
-GO_SOURCES   = $(shell git ls-files -co --exclude-standard '*.go' go.mod go.sum 'backend/chat/web' edge/client/selvedge.js)
+GO_SOURCES   = $(shell git ls-files -co --exclude-standard '*.go' go.mod go.sum 'backend/chat/web' 'internal/admin/web' edge/client/selvedge.js)
 PROTOS      := backend/pushv1/push.proto internal/peerv1/peer.proto
 LINT_MODULE := internal/tools/lint
 # Flags of what is run, such as DEV_FLAGS='--listen 127.0.0.1:9999', TEST_FLAGS='-run TestChaos', BENCH_FLAGS=-short.

@@ -81,7 +81,7 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		DrainDelay: -1, DrainTimeout: devDrain, Logger: log,
 	}
 	pushes := new(pushPorts)
-	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
+	cfg.AdminHandler, cfg.Status, cfg.Metrics = pushes, pushes.status, admin.NewRegistry()
 	cfg.Metrics.MustRegister(pushes)
 	e, err := edge.New(cfg)
 	if err != nil {

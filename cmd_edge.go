@@ -72,7 +72,7 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 	}
 	defer stop()
 	pushes := &pushPorts{tracer: provider}
-	cfg.AdminHandler, cfg.Metrics = pushes, admin.NewRegistry()
+	cfg.AdminHandler, cfg.Status, cfg.Metrics = pushes, pushes.status, admin.NewRegistry()
 	cfg.Metrics.MustRegister(pushes)
 	sockets, err := systemd.Sockets()
 	if err != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -90,6 +93,17 @@ func (p *pushPorts) Collect(ch chan<- prometheus.Metric) {
 	for _, port := range p.ports {
 		port.metrics.Collect(ch)
 	}
+}
+
+// status asks a member of a service how it is.
+func (p *pushPorts) status(ctx context.Context, service string, r *pushv1.StatusRequest) (*pushv1.StatusResponse, error) {
+	p.mu.RLock()
+	port, known := p.ports[service]
+	p.mu.RUnlock()
+	if !known {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no route names service %q any more", service))
+	}
+	return port.sender.Status(ctx, r)
 }
 
 func (p *pushPorts) close() {

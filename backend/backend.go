@@ -56,7 +56,8 @@ type Backend struct {
 	lastMessage atomic.Uint64
 	misplaced   atomic.Int64 // sessions that are to move, when the mover looked last
 	pushRate    meter
-	closures    *admin.Journal[closure]
+	changes     *admin.Changes // of the ring
+	closures    *admin.Journal[admin.Closure]
 	door        door                  // of sessions
 	calls       door                  // of calls to the RPC port
 	nudge       chan struct{}         // wakes the mover; holds one
@@ -104,8 +105,9 @@ func New(cfg Config) (*Backend, error) {
 		tracer:    tracing.New(cfg.Tracer, cfg.Service, cfg.ID),
 		leave:     make(chan struct{}, 1),
 		born:      time.Now(),
-		closures:  admin.NewJournal[closure](rememberClosures),
+		closures:  admin.NewJournal[admin.Closure](rememberClosures),
 	}
+	b.changes = admin.NewChanges(b.view, nil)
 	b.live.Store(newLive(cfg))
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
 	if b.home, err = newHome(b, watched); err != nil {
@@ -342,17 +344,24 @@ func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
 // rpcHandler is what senders and members reach, each with a credential of its own.
 func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
-	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireTokenOf(b.rpcToken, b.counted(push)))
-	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
-	mux.Handle(path, admin.RequireTokenOf(b.rpcToken, b.counted(ring)))
+	mux.Handle("/", admin.RequireTokenOf(b.rpcToken, b.pushHandler()))
 	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, peer)) // one endless stream from each member; its questions are counted
 	return mux
 }
 
+// pushHandler serves the push and ring services to whoever has shown a token.
+func (b *Backend) pushHandler() http.Handler {
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
+	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
+	mux.Handle(path, b.counted(push))
+	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
+	mux.Handle(path, b.counted(ring))
+	return mux
+}
+
 func (b *Backend) adminHandler() http.Handler {
-	return admin.Handler(admin.Config{Token: b.adminToken, Ready: b.isReady, Show: b.cfg.Metrics})
+	return admin.Handler(admin.Config{Token: b.adminToken, Ready: b.isReady, Show: b.cfg.Metrics, Page: pictures{b}, RPC: b.pushHandler()})
 }
 
 func (b *Backend) isReady() error {
@@ -378,7 +387,9 @@ func (b *Backend) closed(s *Session, reason CloseReason) {
 	defer b.door.leave()
 	b.metrics.closes.WithLabelValues(reason.String()).Inc()
 	if reason != Refused {
-		b.closures.Add(closure{user: s.user, device: s.device, reason: reason, lasted: time.Since(s.since)})
+		b.closures.Add(admin.Closure{
+			Member: b.cfg.ID, Reason: reason.String(), By: "backend", User: s.user, Device: s.device, Lasted: time.Since(s.since).Milliseconds(),
+		})
 	}
 	if reason != Refused && b.cfg.OnClose != nil {
 		s.guard("OnClose", func() { b.cfg.OnClose(s, reason) })

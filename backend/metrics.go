@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/homing"
 )
 
@@ -83,7 +84,9 @@ func register(registry *prometheus.Registry, collectors ...prometheus.Collector)
 }
 
 // pushes is how many senders sent to this member.
-func (m *metrics) pushes() uint64 { return valueOf(m.delivered) + valueOf(m.missed) + valueOf(m.failed) }
+func (m *metrics) pushes() uint64 {
+	return admin.Value(m.delivered) + admin.Value(m.missed) + admin.Value(m.failed)
+}
 
 func (m *metrics) push(outcome pushv1.Outcome, err error) {
 	switch {

@@ -6,11 +6,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
@@ -21,13 +20,6 @@ const (
 
 	rateSeconds = 10 // that a rate is taken over
 )
-
-// closure is a session that has ended, as it is kept for the operator.
-type closure struct {
-	user, device string
-	reason       CloseReason
-	lasted       time.Duration
-}
 
 // Status answers how this member is.
 func (p pushService) Status(_ context.Context, r *connect.Request[pushv1.StatusRequest]) (*connect.Response[pushv1.StatusResponse], error) {
@@ -46,8 +38,8 @@ func (b *Backend) status(closuresAfter uint64) *pushv1.StatusResponse {
 		Misplaced:       uint32(b.misplaced.Load()),
 		Pushes:          b.metrics.pushes(),
 		PushesPerSecond: b.pushRate.perSecond(),
-		Moves:           valueOf(b.metrics.moves),
-		QueueBytes:      valueOf(b.metrics.queueBytes),
+		Moves:           admin.Value(b.metrics.moves),
+		QueueBytes:      admin.Value(b.metrics.queueBytes),
 		UpMs:            uint64(time.Since(b.born).Milliseconds()),
 	}
 	most := closuresShown
@@ -57,8 +49,8 @@ func (b *Backend) status(closuresAfter uint64) *pushv1.StatusResponse {
 	now := time.Now()
 	for _, e := range b.closures.After(closuresAfter, most) {
 		out.Closures = append(out.Closures, &pushv1.Closure{
-			Number: e.Number, AgoMs: uint64(now.Sub(e.At).Milliseconds()), User: e.What.user, Device: e.What.device,
-			Reason: e.What.reason.String(), LastedMs: uint64(e.What.lasted.Milliseconds()),
+			Number: e.Number, AgoMs: uint64(now.Sub(e.At).Milliseconds()), User: e.What.User, Device: e.What.Device,
+			Reason: e.What.Reason, LastedMs: uint64(e.What.Lasted),
 		})
 	}
 	return out
@@ -136,12 +128,4 @@ func (m *meter) perSecond() float64 {
 	}
 	newest, oldest := m.samples[m.n%len(m.samples)], m.samples[(m.n-seconds)%len(m.samples)]
 	return float64(newest-oldest) / float64(seconds)
-}
-
-func valueOf(m prometheus.Metric) uint64 {
-	var out dto.Metric
-	if m.Write(&out) != nil {
-		return 0
-	}
-	return uint64(max(0, out.GetCounter().GetValue()+out.GetGauge().GetValue()))
 }

@@ -5,16 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"html/template"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
-
-	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/internal/admin"
-	"github.com/selvedge/selvedge/internal/discovery"
 )
 
 // adminListener is ln, by TLS where that is wanted; each connection sees the certificates that are in force then.
@@ -49,7 +43,7 @@ func (e *Edge) adminHandler() http.Handler {
 		Token: func() string { return e.live.Load().adminToken },
 		Ready: e.notReady,
 		Show:  e.cfg.Metrics,
-		Page:  http.HandlerFunc(e.page),
+		Page:  pictures{e},
 		RPC:   e.cfg.AdminHandler,
 	})
 }
@@ -76,49 +70,4 @@ func (e *Edge) notReady() error {
 		return errors.New("no service has a member")
 	}
 	return nil
-}
-
-var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{.Name}} - Selvedge edge</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem 1rem .25rem 0 }
-</style>
-<h1>Edge {{.Name}}</h1>
-<p>{{if .NotReady}}<strong>Not ready:</strong> {{.NotReady}}.{{else}}Ready.{{end}}
-{{.Sessions}} sessions open, at most {{.Limit}}. <a href="/metrics">Metrics</a></p>
-{{range .Services}}
-<h2>Service {{.Name}}</h2>
-<p>{{.Sessions}} sessions. Ring {{.Digest}} of {{.Ring}} members.</p>
-<table><tr><th>Member<th>Address<th>Health<th>State<th>Weight<th>In the ring</tr>
-{{range .Members}}<tr><td>{{.ID}}<td>{{.Addr}}<td>{{.Health}}<td>{{.State}}<td>{{.Weight}}<td>{{if .InRing}}yes{{else}}no{{end}}{{with .Override.String}}, {{.}}{{end}}</tr>
-{{else}}<tr><td colspan="6">No member is known.</tr>
-{{end}}</table>
-{{end}}</html>
-`))
-
-func (e *Edge) page(w http.ResponseWriter, _ *http.Request) {
-	type serviceView struct {
-		Name, Digest string
-		Sessions     int64
-		Ring         int
-		Members      []discovery.Member
-	}
-	followed := e.followed()
-	services := make([]serviceView, 0, len(followed))
-	for name, s := range followed {
-		snap := s.view.Snapshot()
-		services = append(services, serviceView{name, snap.Ring.Digest(), s.open.Load(), snap.Ring.Len(), snap.Members})
-	}
-	slices.SortFunc(services, func(a, b serviceView) int { return strings.Compare(a.Name, b.Name) })
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	err := pageTemplate.Execute(w, map[string]any{
-		"Name": e.cfg.Name, "NotReady": e.notReady(), "Sessions": e.Sessions(), "Limit": e.sessions.most(), "Services": services,
-	})
-	if err != nil {
-		e.log.Debug("the admin page broke off", zap.Error(err))
-	}
 }

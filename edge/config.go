@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
@@ -78,6 +79,10 @@ type Config struct {
 
 	// AdminHandler serves all paths of the admin listener that start with /selvedge. (the RPC of the push service). nil: 404.
 	AdminHandler http.Handler
+
+	// Status asks a member of a service how it is, for the operator's page: see [sender.Sender.Status]. nil: the page shows what this edge
+	// sees by itself.
+	Status func(ctx context.Context, service string, r *pushv1.StatusRequest) (*pushv1.StatusResponse, error)
 
 	Metrics *prometheus.Registry // takes the edge's metrics and is what /metrics shows; default: one of its own
 	Logger  *zap.Logger          // default: silent

@@ -249,7 +249,9 @@ func (e *Edge) Run(ctx context.Context) (err error) {
 	patience -= delay
 	e.drain(intakes, public, relay, patience)
 
-	stop()
+	e.mu.Lock()
+	stop() // under mu: whoever starts something looks at work first
+	e.mu.Unlock()
 	_ = adminServer.Close() // closes listeners and connections; nobody is left to hear of a failure
 	e.transports.close()
 	e.running.Wait()

@@ -60,7 +60,7 @@ type sitter interface {
 	leave() bool // asks it to end; false: that has been done, or cannot be done now
 }
 
-func (one *session) leave() bool { return one.of.sessions.end(one, tunnel.Moved) }
+func (one *session) leave() bool { return one.service.edge.sessions.end(one, tunnel.Moved) }
 
 // poll is a request that waits for its answer.
 type poll struct {

@@ -112,7 +112,7 @@ func (e *Edge) prepare(cfg Config) (*live, error) {
 		p := e.pool(name)
 		if p == nil {
 			var err error
-			if p, err = newPool(name, cfg.Membership, cfg.StateDir, cfg.Logger); err != nil {
+			if p, err = newPool(e, name, cfg); err != nil {
 				return undo(fmt.Errorf("members of service %q: %w", name, err))
 			}
 			if err := e.metrics.add(p); err != nil {

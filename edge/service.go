@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/identity"
 )
@@ -33,7 +34,13 @@ type pool struct {
 	name         string
 	checked      *discovery.Checked
 	view         *discovery.View
+	edge         *Edge
 	outliers     *outliers
+	tallies      tallies
+	changes      *admin.Changes
+	closures     *admin.Journal[admin.Closure] // sessions that have ended, as the page shows them
+	cuts         *admin.Journal[admin.Closure] // the same as this edge saw them end
+	questions    *questions
 	open         atomic.Int64 // sessions
 	departed     atomic.Bool  // no route names it any more: it is here for its sessions
 	dialFailures prometheus.Counter
@@ -45,10 +52,11 @@ type pool struct {
 	stop  context.CancelFunc // ends following the members; nil before Run; under Edge.mu
 }
 
-func newPool(name string, members Membership, stateDir string, log *zap.Logger) (*pool, error) {
-	src, err := members.Open(name, log)
-	if err == nil && stateDir != "" {
-		src, err = discovery.Remember(src, stateDir, log)
+func newPool(e *Edge, name string, cfg Config) (*pool, error) {
+	log := cfg.Logger
+	src, err := cfg.Membership.Open(name, log)
+	if err == nil && cfg.StateDir != "" {
+		src, err = discovery.Remember(src, cfg.StateDir, log)
 	}
 	if err != nil {
 		return nil, err
@@ -57,11 +65,18 @@ func newPool(name string, members Membership, stateDir string, log *zap.Logger) 
 	p := &pool{
 		name:    name,
 		checked: checked,
-		view:    discovery.NewView(name, checked, log, members.RingOptions(name)...),
+		view:    discovery.NewView(name, checked, log, cfg.Membership.RingOptions(name)...),
 		log:     log.With(zap.String("service", name)),
+		edge:    e,
+
+		closures: admin.NewJournal[admin.Closure](rememberClosures),
+		cuts:     admin.NewJournal[admin.Closure](rememberClosures),
 	}
 	p.outliers = newOutliers(p.log)
 	p.view.Subscribe(p.outliers.forget)
+	p.view.Subscribe(p.tallies.forget)
+	p.changes = admin.NewChanges(p.view, p.tallies.sessions)
+	p.questions = newQuestions(p, e.cfg.Status)
 	return p, nil
 }
 
@@ -84,6 +99,16 @@ func (p *pool) hostOf(addr string) (string, error) {
 	}
 	host, _, err := net.SplitHostPort(addr)
 	return host, err
+}
+
+// idOf is the id of the member at addr; the address, where it has left meanwhile.
+func (p *pool) idOf(addr string) string {
+	for _, m := range p.view.Snapshot().Members {
+		if m.Addr == addr {
+			return m.ID
+		}
+	}
+	return addr
 }
 
 // dialError is a connection that did not come about, as opposed to one that failed later: nothing was sent.
@@ -123,6 +148,7 @@ func (s *service) dial(ctx context.Context, addr string, from ends) (net.Conn, e
 // unreachable counts a connection to addr that did not come about.
 func (p *pool) unreachable(addr string, err error) *dialError {
 	p.dialFailures.Inc()
+	p.tallies.failed(p.idOf(addr), err)
 	p.log.Debug("a member cannot be reached", zap.String("addr", addr), zap.Error(err))
 	return &dialError{err}
 }

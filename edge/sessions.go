@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/admin"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
 
@@ -27,8 +28,8 @@ type sessions struct {
 // session is an open session, in the list that [sessions.cutAll] walks: a few pointers, no map entry, no goroutine.
 type session struct {
 	prev, next *session
-	of         *Edge
 	service    *service
+	at         *tally         // of its member
 	tunnel     *tunnel.Tunnel // nil until Join has returned
 	asked      bool           // to end
 	done       bool
@@ -102,7 +103,7 @@ func (s *sessions) giveLocked() {
 // session ends, or at once when the error is not nil. It calls open once, with what the relay is to call at the end.
 func (s *sessions) join(e *Edge, a *attempt, open func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error)) error {
 	svc := a.service()
-	one := &session{of: e, service: svc}
+	one := &session{service: svc, at: svc.tallies.opened(a.member.ID)}
 	e.tidy.upgraded()
 	svc.open.Add(1)
 	svc.mover.add(one, a.x.user, a.member)
@@ -132,8 +133,10 @@ func (s *sessions) join(e *Edge, a *attempt, open func(ended func(tunnel.Summary
 
 // ended is called by the relay, once.
 func (one *session) ended(sum tunnel.Summary) {
-	one.of.metrics.closes.WithLabelValues(one.service.name, sum.Reason.String()).Inc()
-	one.of.sessions.remove(one)
+	e := one.service.edge
+	e.metrics.closes.WithLabelValues(one.service.name, sum.Reason.String()).Inc()
+	one.service.cuts.Add(admin.Closure{Member: one.at.member, Reason: sum.Reason.String(), By: "edge"})
+	e.sessions.remove(one)
 }
 
 func (s *sessions) remove(one *session) {
@@ -141,8 +144,9 @@ func (s *sessions) remove(one *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joined--
+	one.at.sessions.Add(-1)
 	if one.service.open.Add(-1) == 0 && one.service.departed.Load() {
-		one.of.retireLater()
+		one.service.edge.retireLater()
 	}
 	one.prev.next, one.next.prev = one.next, one.prev
 	one.done = true

@@ -24,10 +24,10 @@ import (
 // Sender pushes to users of one service. It is safe for concurrent use.
 type Sender struct {
 	http    *http.Client
-	hangUp  func()                   // ends all connections of http
-	via     *member                  // nil: members are called directly
-	view    *discovery.View          // nil with via
-	prefix  string                   // of message ids
+	hangUp  func()          // ends all connections of http
+	via     *member         // nil: members are called directly
+	view    *discovery.View // nil with via
+	prefix  string          // of message ids
 	last    atomic.Uint64
 	budget  budget
 	metrics *metrics

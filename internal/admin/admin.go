@@ -16,7 +16,7 @@ type Config struct {
 	Token func() string       // asked for each request; nil or "": no token is asked for
 	Ready func() error        // what keeps the process from taking work; nil: nothing
 	Show  prometheus.Gatherer // served at /metrics
-	Page  http.Handler        // served at /; nil: nothing is
+	Page  Source              // what the page at / shows; nil: there is none
 	RPC   http.Handler        // served below every path that starts with /selvedge. (the push service); nil: nothing is
 }
 
@@ -36,8 +36,11 @@ func Handler(c Config) http.Handler {
 	private.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	private.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	private.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	public := http.NewServeMux()
 	if c.Page != nil {
-		private.Handle("GET /{$}", c.Page)
+		page := newPage(c.Page)
+		page.files(public)
+		page.data(private)
 	}
 	var inside http.Handler = private
 	if c.RPC != nil {
@@ -52,7 +55,6 @@ func Handler(c Config) http.Handler {
 		})
 	}
 
-	public := http.NewServeMux()
 	public.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
 	})
@@ -65,6 +67,6 @@ func Handler(c Config) http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	public.Handle("/", RequireTokenOf(c.Token, inside))
+	public.Handle("/", RequireTokenOf(c.Token, againstRebinding(c.Token, inside)))
 	return public
 }

@@ -72,6 +72,9 @@ func (v *View) RingChanges() uint64 {
 	return v.ringChanges.Load()
 }
 
+// Stale tells whether the registry cannot be read now, so that the snapshot is older than it should be.
+func (v *View) Stale() bool { return troubleOf(v.src, v.service).stale }
+
 // Subscribe has fn called at every change of members, in order, on the goroutine that runs the view, which waits for it: fn must
 // not block. Snapshot already returns new then. To miss nothing, subscribe first and read [View.Snapshot] after. No call
 // begins after cancel has returned; one that is under way on another goroutine may still be finishing.
