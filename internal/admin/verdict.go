@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +40,7 @@ type Finding struct {
 	Level Level  `json:"level"`
 	Text  string `json:"text"`
 	Hint  string `json:"hint,omitempty"` // what to do
+	short string // the headline, if it is the worst
 }
 
 const (
@@ -51,72 +53,70 @@ const (
 // judge tells what a picture means.
 func judge(p *Picture, now time.Time) Verdict {
 	var v Verdict
-	say := func(level Level, hint, format string, args ...any) {
-		v.Findings = append(v.Findings, Finding{level, fmt.Sprintf(format, args...), hint})
+	say := func(level Level, short, text, hint string) {
+		v.Findings = append(v.Findings, Finding{level, text, hint, short})
 	}
 	snap := p.Snapshot
 	in := snap.Ring.Len()
-	groups := sortMembersOut(p, now)
-	outOf := func(level Level) Level { // half of the members or more are gone
-		if 2*in <= len(snap.Members) {
-			return Alarm
-		}
-		return level
-	}
-
 	switch {
 	case len(snap.Members) == 0:
-		say(Alarm, "Start one: selvedge backend --service "+snap.Service, "No member of service %s is registered: every upgrade is answered with 503.", snap.Service)
+		say(Alarm, "Nobody is there", "No member of service "+snap.Service+" is registered: every upgrade is answered with 503.",
+			"Start one: selvedge backend --service "+snap.Service)
 	case in == 0:
-		say(Alarm, "", "None of %s is on the ring: every upgrade is answered with 503.", members(len(snap.Members)))
+		say(Alarm, "The ring is empty", "Members are registered, and none is on the ring: every upgrade is answered with 503.", "")
 	}
 	if p.Process.NotReady != "" && in > 0 {
-		say(Alarm, "", "This %s is not ready: %s.", p.Process.Role, p.Process.NotReady)
+		say(Alarm, "Not ready", fmt.Sprintf("This %s is not ready: %s.", p.Process.Role, p.Process.NotReady), "")
 	}
 	if p.Stale {
-		say(Worry, "See whether Consul, or the registry's file, can be read from this host.", "The registry cannot be read: the last members known stay in force.")
+		say(Worry, "The registry is away", "The registry cannot be read: the last members known stay in force.",
+			"See whether Consul, or the registry's file, can be read from this host.")
 	}
 	if p.Refused != "" {
-		say(Worry, "Start this edge with SELVEDGE_TOKEN set to the push service's token.", "The members refuse this edge's token: they do not tell how they are, and pushes by way of this edge fail.")
+		say(Worry, "Members refuse this edge", "The members refuse this edge's token: they do not tell how they are, and pushes by way of this edge fail.",
+			"Start this edge with SELVEDGE_TOKEN set to the push service's token.")
 	}
-	for _, g := range groups {
-		if len(g.members) > 0 {
-			level := g.level
-			if g.out {
-				level = outOf(level)
-			}
-			say(level, g.hint, g.text, names(g.members), isAre(len(g.members)), g.total)
+	for _, g := range groupMembers(p, now) {
+		if len(g.members) == 0 {
+			continue
 		}
+		level := g.level
+		if g.out && 2*in <= len(snap.Members) { // half of the members or more are gone
+			level = Alarm
+		}
+		who, is := names(g.members), "is"
+		if len(g.members) > 1 {
+			is = "are"
+		}
+		short := who
+		if len(g.members) > 2 {
+			short = fmt.Sprintf("%d members", len(g.members))
+		}
+		fill := func(text, who string) string {
+			return strings.NewReplacer("WHO", who, "IS", is, "COUNT", thousands(g.total)).Replace(text)
+		}
+		say(level, fill(g.short, short), fill(g.text, who), g.hint)
 	}
 	if id, times := heaviest(p); times >= heavyTimes {
-		say(Worry, "", "%s is heavy: it holds %.1f times its share of the sessions.", id, times)
+		say(Worry, id+" is heavy", fmt.Sprintf("%s holds %.1f times its share of the sessions.", id, times), "Users with very many sessions weigh on one member: find out whose they are.")
 	}
 
 	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return int(b.Level) - int(a.Level) })
-	if len(v.Findings) == 0 {
-		v.Headline = "Healthy"
-		return v
-	}
-	v.Level = v.Findings[0].Level
-	switch {
-	case len(snap.Members) == 0:
-		v.Headline = "Nobody is there"
-	case in == 0:
-		v.Headline = "The ring is empty"
-	case v.Level == Alarm:
-		v.Headline = "In trouble"
-	case v.Level == Worry:
-		v.Headline = "Needs a look"
-	default:
-		v.Headline = "Healthy, and moving"
+	v.Headline = "Healthy"
+	if len(v.Findings) > 0 {
+		worst := v.Findings[0]
+		if v.Level, v.Headline = worst.Level, worst.short; v.Level == Busy {
+			v.Headline = "Healthy; " + worst.short
+		}
 	}
 	return v
 }
 
-// group is members of which the same is to be said: who, is or are, and the total of what is counted.
+// group is members of which the same is to be said. In its texts WHO stands for them, IS for is or are, COUNT for the total of what is counted.
 type group struct {
 	level   Level
-	text    string // %[1]s who, %[2]s is or are, %[3]d total
+	short   string
+	text    string
 	hint    string
 	out     bool // they are out of the ring and should not be
 	total   int
@@ -125,8 +125,8 @@ type group struct {
 
 func (g *group) add(id string, n int) { g.members, g.total = append(g.members, id), g.total+n }
 
-// sortMembersOut puts each member where something is to be said of it.
-func sortMembersOut(p *Picture, now time.Time) []group {
+// groupMembers puts each member where something is to be said of it.
+func groupMembers(p *Picture, now time.Time) []group {
 	const (
 		kept = iota
 		critical
@@ -140,19 +140,20 @@ func sortMembersOut(p *Picture, now time.Time) []group {
 		joining
 	)
 	groups := []group{
-		kept: {level: Alarm, text: "%[1]s %[2]s critical and stay in the ring: too many are for that to be believed.",
+		kept: {level: Alarm, short: "Too many are critical", text: "WHO IS critical and kept in the ring: too many are for that to be believed.",
 			hint: "See what they have in common: the network, Consul, a release."},
-		critical: {level: Worry, out: true, text: "%[1]s %[2]s critical, and out of the ring. The others have the users.", hint: "See its log, and its host."},
-		damped:   {level: Worry, out: true, text: "%[1]s %[2]s kept out of the ring for a while: too many returns.", hint: "Find out why it comes and goes."},
-		avoided: {level: Worry, text: "%[1]s %[2]s not answering this edge. Users go to their next member.",
+		critical: {level: Worry, out: true, short: "WHO IS down", text: "WHO IS critical, and out of the ring. The others have the users.", hint: "See its log, and its host."},
+		damped: {level: Worry, out: true, short: "WHO IS unsteady", text: "WHO IS kept out of the ring for a while after too many returns.",
+			hint: "Find out why it comes and goes."},
+		avoided: {level: Worry, short: "WHO IS unreachable", text: "WHO IS not answering this edge. Users go to their next member.",
 			hint: "The dial failures below say how it fails."},
-		silent: {level: Worry, text: "%[1]s %[2]s silent: this edge has asked for a status, and gets no answer.", hint: "Does the process hang? Is its RPC port reachable?"},
-		disagrees: {level: Worry, text: "%[1]s %[2]s deciding by another ring than this process.",
+		silent: {level: Worry, short: "WHO IS silent", text: "WHO IS giving no answer when asked for a status.", hint: "Does the process hang? Can its RPC port be reached from here?"},
+		disagrees: {level: Worry, short: "Rings differ", text: "WHO IS deciding by another ring than this process.",
 			hint: "Compare their registry and ring_secret_file: selvedge ring show --via each."},
-		misplaced: {level: Busy, text: "A move is in progress: %[3]d sessions at %[1]s are still to go home."},
-		draining:  {level: Busy, text: "%[1]s %[2]s draining: %[3]d sessions still to go."},
-		drained:   {level: Busy, text: "%[1]s %[2]s drained, and empty.", hint: "Stop the process, or restart it to have it back."},
-		joining:   {level: Busy, text: "%[1]s %[2]s joining."},
+		misplaced: {level: Busy, short: "users are moving", text: "A move is in progress: COUNT sessions at WHO are still to go home."},
+		draining:  {level: Busy, short: "WHO IS draining", text: "WHO IS draining: COUNT sessions are still to go."},
+		drained:   {level: Busy, short: "WHO IS drained", text: "WHO IS drained, and empty.", hint: "Stop the process, or restart it to have it back."},
+		joining:   {level: Busy, short: "WHO IS joining", text: "WHO IS joining."},
 	}
 	for _, m := range p.Snapshot.Members {
 		f := p.Figures[m.ID]
@@ -186,16 +187,17 @@ func sortMembersOut(p *Picture, now time.Time) []group {
 
 // heaviest is the member that holds most sessions for its share, and how many times what it should; 0 where that is but chance.
 func heaviest(p *Picture) (id string, times float64) {
-	var total int
+	var total, shares float64
 	for _, m := range p.Snapshot.Members {
 		if f := p.Figures[m.ID]; f.Told && m.InRing() {
-			total += f.Sessions
+			total += float64(f.Sessions)
+			shares += p.Snapshot.Ring.Share(m.ID)
 		}
 	}
 	for _, m := range p.Snapshot.Members {
 		f := p.Figures[m.ID]
-		fair := p.Snapshot.Ring.Share(m.ID) * float64(total)
-		if !f.Told || fair <= 0 {
+		fair := p.Snapshot.Ring.Share(m.ID) / shares * total
+		if !f.Told || !(fair > 0) {
 			continue
 		}
 		over := float64(f.Sessions) - fair
@@ -216,18 +218,13 @@ func names(ids []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(ids[:namesShown-1], ", "), len(ids)-namesShown+1)
 }
 
-func isAre(n int) string {
-	if n == 1 {
-		return "is"
+// thousands writes n as 12,345.
+func thousands(n int) string {
+	text := strconv.Itoa(n)
+	for at := len(text) - 3; at > 0; at -= 3 {
+		text = text[:at] + "," + text[at:]
 	}
-	return "are"
-}
-
-func members(n int) string {
-	if n == 1 {
-		return "one member"
-	}
-	return fmt.Sprintf("%d members", n)
+	return text
 }
 
 func (v *Verdict) equal(other *Verdict) bool { return reflect.DeepEqual(v, other) }

@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"backend/pushv1":      {"internal/discovery"},
 
 	"hashring":                 {},
-	"internal/admin":           {},
+	"internal/admin":           {"hashring", "internal/discovery"},
 	"internal/archtest":        {},
 	"internal/bench":           {"backend/sender", "internal/reactor"},
 	"internal/bench/cmd/bench": {"internal/bench"},

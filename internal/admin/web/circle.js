@@ -123,7 +123,7 @@ export class Circle {
     piece.shape = shape;
     piece.arc.setAttribute("d", band(INNER, OUTER, from, to));
     piece.load.setAttribute("d", m.load > 0 ? band(BASE, height, from, to) : "");
-    const [x, y] = point(this.#view.members.length > LABELS ? OUTER + 20 : (INNER + OUTER) / 2, (from + to) / 2).split(" ");
+    const [x, y] = point(this.#view.members.length > LABELS ? THREAD[0] - 12 : (INNER + OUTER) / 2, (from + to) / 2).split(" ");
     piece.label.setAttribute("x", x);
     piece.label.setAttribute("y", y);
   }

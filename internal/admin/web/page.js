@@ -129,7 +129,8 @@ function show() {
     change: latest && clock() - latest.at < RECENT && latest.moves.some((move) => move.from !== "") ? latest : null,
     complete: whose(told, list, edge),
   });
-  table.draw(list, { edge, none: `No member of service ${known.service} is registered. Start one, and it appears here: selvedge backend --service ${known.service}` });
+  table.draw(list, { edge, note: list.length === 0 ? "Members appear here by themselves as soon as they are registered."
+    : edge ? "" : "How the others are is theirs to tell: the page of an edge asks them all." });
   lists.changes(known.changes);
   lists.closures(known.closures);
   lists.failures(known.failures);
@@ -186,21 +187,23 @@ function showVerdict(list) {
   const heaviest = list.filter((m) => m.told && m.load > 0).sort((a, b) => b.load - a.load)[0];
   const latest = known.changes.at(-1);
   if (latest) {
-    parts.push(el("b", {}, "Last change "), el("time", { "data-at": latest.at }), ": ", sentence(latest), " ");
+    parts.push(el("span", {}, el("b", {}, "Last change "), el("time", { "data-at": latest.at }), `: ${sentence(latest)}`));
   }
   if (heaviest && list.filter((m) => m.told).length > 1) {
-    parts.push(el("b", {}, "Heaviest "), member(heaviest.id), ` with ${some(heaviest.sessions, "session")}, ${heaviest.load.toFixed(2)} times its share.`);
+    parts.push(el("span", {}, el("b", {}, "Heaviest "), member(heaviest.id), ` with ${some(heaviest.sessions, "session")}, ${heaviest.load.toFixed(2)} times its share.`));
   }
-  const said = parts.map((part) => part.textContent ?? part).join("") + (latest?.at ?? "");
+  const said = parts.map((part) => part.textContent).join("") + (latest?.at ?? "");
   if ($("newest").dataset.said !== said) {
     $("newest").dataset.said = said;
     $("newest").replaceChildren(...parts);
   }
 }
 
+const step = (s) => (s.what === "weight" ? `weight ${s.why}` : s.why ? `${s.what} (${s.why})` : s.what);
+
 // sentence tells a change in one line.
 function sentence(change) {
-  const steps = change.steps.map((s) => `${s.member} ${s.what}${s.why ? ` (${s.why})` : ""}`).join(", ") || "nothing";
+  const steps = change.steps.map((s) => `${s.member} ${step(s)}`).join(", ") || "there and back";
   if (change.moves.length > 0 && change.moves.every((move) => move.from === "")) return `the first ring, of ${some(change.members, "member")}.`;
   return `${steps}; ${percent(change.moved)} of users moved.`;
 }
@@ -233,14 +236,14 @@ function showTotals(list, told, now, edge) {
 function curve(node, values) {
   if (!node.firstChild) {
     const box = svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none" });
-    box.append(svg("path", { class: "area" }), svg("path", {}));
+    box.append(svg("path", { class: "base", d: "M0 20H100" }), svg("path", { class: "area" }), svg("path", { class: "line" }));
     node.append(box);
   }
   const low = Math.min(...values) * 0.95, high = Math.max(...values) * 1.02 || 1;
   const at = (v, i) => `${(100 - (values.length - 1 - i) * 100 / (HISTORY - 1)).toFixed(2)} ${(20 - 19 * (v - low) / (high - low || 1)).toFixed(2)}`;
   const line = values.map(at).join("L");
   const left = (100 - (values.length - 1) * 100 / (HISTORY - 1)).toFixed(2);
-  const [area, path] = node.querySelectorAll("path");
+  const area = node.querySelector(".area"), path = node.querySelector(".line");
   path.setAttribute("d", values.length > 1 ? `M${line}` : "");
   area.setAttribute("d", values.length > 1 ? `M${left} 20L${line}L100 20Z` : "");
 }
@@ -275,7 +278,7 @@ const lists = {
   changes(changes) {
     this.fill("change-list", changes.toReversed(), (c) => c.n, (c) => {
       const first = c.moves.length > 0 && c.moves.every((move) => move.from === "");
-      const steps = c.steps.flatMap((s, i) => [i > 0 ? ", " : "", member(s.member), ` ${s.what}${s.why ? ` (${s.why})` : ""}`]);
+      const steps = c.steps.flatMap((s, i) => [i > 0 ? ", " : "", member(s.member), ` ${step(s)}`]);
       const shown = first ? [] : c.moves.slice(0, TRANSFERS);
       const more = first ? [] : c.moves.slice(TRANSFERS);
       const others = more.length + (c.others ?? 0);
@@ -286,7 +289,7 @@ const lists = {
         first ? "" : el("small", {}, `${percent(c.moved)} of users moved; ${some(c.members, "member")} now${c.rings > 1 ? `; ${c.rings} changes within a second` : ""}`),
         el("div", { class: "moves" }, ...shown.flatMap((move) => [
           el("span", { class: "number" }, percent(move.share)), member(move.from), el("span", {}, "→ ", member(move.to)),
-          el("span", {}, move.sessions >= 0 ? `about ${some(move.sessions, "session")}` : ""),
+          el("span", {}, move.sessions > 0 ? `about ${some(move.sessions, "session")}` : ""),
         ])),
         others > 0 ? el("small", {}, `and ${percent(share)} in ${some(others, "transfer")} more`) : "");
     }, "None since this process started.");
@@ -351,7 +354,7 @@ function pick(id) {
 const circle = new Circle(pick);
 const table = new Table({
   drain,
-  mayDrain: (m) => m.state === "serving" && Boolean(m.rpc) && (known.process.role === "edge" || m.id === known.process.name),
+  mayDrain: (m) => m.state === "serving" && m.health !== "critical" && Boolean(m.rpc) && (known.process.role === "edge" || m.id === known.process.name),
 }, pick);
 const user = new User(() => known.service, confirm);
 

@@ -84,8 +84,8 @@ export class Table {
     const left = members.length - FIRST;
     $("all").hidden = left <= 0;
     put($("all"), this.#all ? `Show the first ${FIRST} only` : `Show all ${members.length} members`);
-    $("none").hidden = members.length > 0;
-    put($("none"), words.none);
+    $("none").hidden = words.note === "";
+    put($("none"), words.note);
     document.querySelector("#members .scroll").hidden = members.length === 0;
   }
 
@@ -107,14 +107,14 @@ export class Table {
     if (row) return row;
     const cell = (name = "td", attributes = {}) => el(name, attributes);
     const c = {
-      name: el("b"), addr: el("small"), state: el("span", { class: "state" }), more: el("small"), share: cell("td", { class: "number" }),
+      name: el("b"), addr: el("small"), state: el("span", { class: "state" }), more: el("small"), share: el("span"), weight: el("small", { class: "weight" }),
       sessions: el("span"), own: el("small"), bar: el("i"), times: el("span"), pushes: cell("td", { class: "number" }), do: cell(),
     };
     put(c.name, id);
     const node = tint(el("tr", { "data-member": id },
       el("th", { scope: "row" }, el("span", { class: "id" }, c.name, c.addr)),
       el("td", {}, c.state, c.more),
-      c.share,
+      el("td", { class: "number share" }, c.share, c.weight),
       el("td", { class: "number" }, c.sessions, c.own),
       el("td", { class: "load" }, el("span", { class: "weigh" }, el("span", { class: "bar" }, c.bar), c.times)),
       c.pushes,
@@ -128,7 +128,8 @@ export class Table {
     const s = m.standing;
     node.classList.toggle("out", Boolean(m.out));
     node.classList.toggle("heavy", m.heavy);
-    put(c.addr, m.addr + (m.weight !== 1 ? `, weight ${m.weight}` : ""));
+    put(c.addr, m.addr);
+    put(c.weight, m.weight !== 1 ? `weight ${m.weight}` : "");
     put(c.state, s.word);
     if (c.state.dataset.level !== s.level) c.state.dataset.level = s.level;
     put(c.more, s.more || (m.up ? `up ${lasted(m.up)}` : ""));

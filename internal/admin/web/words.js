@@ -11,7 +11,7 @@ export const brief = (n) => (n < 10_000 ? whole : short).format(n);
 
 export function percent(share) {
   const p = share * 100;
-  return p === 0 || p >= 9.95 ? `${Math.round(p * 10) / 10} %` : p >= 0.1 ? `${p.toFixed(1)} %` : "< 0.1 %";
+  return p === 0 || p >= 99.95 ? `${Math.round(p)} %` : p >= 0.1 ? `${p.toFixed(1)} %` : p >= 0.005 ? `${p.toFixed(2)} %` : "< 0.01 %";
 }
 
 export function bytes(n) {
