@@ -182,7 +182,7 @@ func (q *questions) hear(a *answered, id string, now time.Time) {
 		})
 	}
 	switch {
-	case a.latest.RingDigest == q.pool.view.Snapshot().Ring.Digest():
+	case a.latest.RingDigest == "", a.latest.RingDigest == q.pool.view.Snapshot().Ring.Digest():
 		a.differs = time.Time{}
 	case a.differs.IsZero():
 		a.differs = now

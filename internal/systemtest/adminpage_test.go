@@ -3,10 +3,8 @@ package systemtest
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -127,12 +125,25 @@ func TestAdminPage(t *testing.T) {
 	})
 
 	t.Run("a move in progress", func(t *testing.T) {
-		c.addBackend("b4")
+		c.addBackend("b4", "--admin", "127.0.0.1:0")
 		tb.wait("the move", fmt.Sprintf(levelIs, `'busy'`)+` && document.querySelector('#findings').textContent.includes('move is in progress')`)
 		tb.wait("the change, and whom it took users from", `['b1', 'b2', 'b3'].every((id) => [...document.querySelectorAll('#change-list li:first-child .moves .tag')]
 			.some((tag) => tag.textContent === id)) && document.querySelector('#change-list li').textContent.includes('b4 joined')`)
 		tb.shootAdmin("admin-move")
 		tb.wait("calm again", fmt.Sprintf(levelIs, `'calm'`))
+	})
+
+	t.Run("the page of a backend", func(t *testing.T) {
+		own := openAdmin(t, browser, c.backends["b4"].admin, fmt.Sprintf(levelIs, `'calm'`))
+		own.wait("its sessions", `parseInt(document.querySelector('#t-sessions').textContent) > 50`)
+		if name := own.text("h1"); name != "Backend b4" {
+			t.Errorf("it is the page of %q", name)
+		}
+		if others := eval[int](own, `[...document.querySelectorAll('#rows button')].length`); others != 1 {
+			t.Errorf("%d buttons to drain; a backend drains nobody but itself", others)
+		}
+		own.shootAdmin("admin-backend")
+		own.wantQuietConsole()
 	})
 
 	t.Run("a click drains a backend", func(t *testing.T) {
@@ -202,6 +213,3 @@ func (tb *tab) waitFor(within time.Duration, what, expression string) {
 		return fmt.Errorf("the page shows:\n%s", eval[string](tb, `document.body.innerText`))
 	}, what)
 }
-
-var _ = http.StatusOK
-var _ = strings.Contains

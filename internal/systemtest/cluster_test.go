@@ -22,6 +22,7 @@ type cluster struct {
 type member struct {
 	*process
 	id, addr, rpc string
+	admin         string // "": it has none
 }
 
 type frontDoor struct {
@@ -47,7 +48,8 @@ func (c *cluster) addBackend(id string, args ...string) *member {
 	c.t.Helper()
 	p := start(c.t, id, append([]string{"backend", "--id", id, "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--consul", c.consul.Addr}, args...)...)
 	entry := p.waitLog("serving")
-	m := &member{p, id, entry["addr"].(string), entry["rpc"].(string)}
+	m := &member{process: p, id: id, addr: entry["addr"].(string), rpc: entry["rpc"].(string)}
+	m.admin, _ = entry["admin"].(string)
 	c.backends[id] = m
 	return m
 }
