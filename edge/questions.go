@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 const (
 	askEach    = time.Second           // each member once in this time,
-	askApart   = 50 * time.Millisecond // but no two within this: with more than twenty members a round takes longer
+	askApart   = 75 * time.Millisecond // but no two within this: with more than thirteen members a round takes longer
 	askTimeout = 2 * time.Second
 )
 
@@ -204,7 +205,7 @@ func (q *questions) settleCuts() {
 	if n := len(cuts); n > 0 {
 		q.cut = cuts[n-1].Number
 	}
-	waiting := append(q.undecided, cuts...)
+	waiting := slices.Concat(q.undecided, cuts)
 	q.undecided = nil
 	for _, cut := range waiting[max(0, len(waiting)-rememberClosures):] {
 		a := q.answers[cut.What.Member]

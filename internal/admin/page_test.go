@@ -71,7 +71,14 @@ func listen(t *testing.T, s *source, token string) *httptest.Server {
 	return server
 }
 
-func request(t *testing.T, method, url string, header http.Header) (*http.Response, string) {
+// got is what a request was answered with; its body has been read and closed.
+type got struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
+func request(t *testing.T, method, url string, header http.Header) (got, string) {
 	t.Helper()
 	r, err := http.NewRequest(method, url, nil)
 	if err != nil {
@@ -87,7 +94,7 @@ func request(t *testing.T, method, url string, header http.Header) (*http.Respon
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer, string(text)
+	return got{answer.StatusCode, answer.Status, answer.Header}, string(text)
 }
 
 // The files of the page are for anyone, hold no data, and load nothing from elsewhere; whatever tells or does something asks for the token.
@@ -95,7 +102,7 @@ func TestPageAsksForTheToken(t *testing.T) {
 	server := listen(t, newSource(t), "s3cret")
 	for _, file := range []string{"/", "/page.js", "/page.css", "/link.js", "/circle.js", "/table.js", "/user.js", "/words.js", "/icon.svg"} {
 		answer, text := request(t, "GET", server.URL+file, http.Header{})
-		if answer.StatusCode != 200 || text == "" {
+		if answer.StatusCode != http.StatusOK || text == "" {
 			t.Errorf("%s: %s", file, answer.Status)
 		}
 		if policy := answer.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self';") ||
@@ -124,7 +131,7 @@ func TestPageAsksForTheToken(t *testing.T) {
 			}
 		}
 	}
-	if answer, text := request(t, "POST", server.URL+"/selvedge.push.v1.RingService/Drain", http.Header{"Authorization": {"Bearer s3cret"}}); answer.StatusCode != 200 {
+	if answer, text := request(t, "POST", server.URL+"/selvedge.push.v1.RingService/Drain", http.Header{"Authorization": {"Bearer s3cret"}}); answer.StatusCode != http.StatusOK {
 		t.Errorf("with the token: %s %s", answer.Status, text)
 	}
 }
@@ -179,7 +186,7 @@ func TestUserIsFound(t *testing.T) {
 // events reads a stream until it has seen n of them, or ctx ends; it returns the bytes of each.
 func events(t *testing.T, ctx context.Context, url string, n int) (sizes []int) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, "GET", url+"/page/events", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/page/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +240,12 @@ func TestPagesAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for range 32 {
-		r, _ := http.NewRequestWithContext(ctx, "GET", server.URL+"/page/events", nil)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/page/events", nil)
 		answer, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer answer.Body.Close()
+		t.Cleanup(func() { _ = answer.Body.Close() })
 	}
 	answer, _ := request(t, "GET", server.URL+"/page/events", http.Header{"Host": {"127.0.0.1"}})
 	if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {

@@ -101,7 +101,7 @@ func TestAdminPageOfHundred(t *testing.T) {
 	streaming, hangUp := context.WithCancel(context.Background())
 	bytes := make(chan int, 1)
 	go func() { bytes <- streamed(streaming, e.AdminAddr().String()) }()
-	tb.do(command(performance.Enable, performance.EnableParams{}))
+	tb.do(command(performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks}))
 	busy, began := tb.busy(), time.Now()
 	for i := range changes {
 		registry.Put("default", member(i*7%members, addrs[i*7%members], 1+(i/members+1)%2))
@@ -117,7 +117,7 @@ func TestAdminPageOfHundred(t *testing.T) {
 	if rate := float64(n) / took.Seconds(); rate > 10_000 {
 		t.Errorf("the stream carries %.0f bytes a second; want at most 10,000", rate)
 	}
-	if share > 0.7 {
+	if share > 0.5 {
 		t.Errorf("the page is busy for %.0f %% of the time", 100*share)
 	}
 	tb.do(chromedp.Click(chromedp.CSS(`[data-sort="id"]`)))
@@ -129,7 +129,7 @@ func TestAdminPageOfHundred(t *testing.T) {
 	tb.wantQuietConsole()
 }
 
-// busy is how long the page's main thread has worked.
+// busy is the processor time that the page's main thread has taken.
 func (tb *tab) busy() time.Duration {
 	tb.t.Helper()
 	var total time.Duration
@@ -331,9 +331,9 @@ func TestAdminPageAsksForToken(t *testing.T) {
 		t.Error("the page shows something before it has the token")
 	}
 	tb.shootAdmin("admin-locked")
-	tb.do(command(page.BringToFront, cdp.Empty{}), chromedp.Click(chromedp.ID("token")), chromedp.KeyEvent("wrong"), enter())
+	tb.do(command(page.BringToFront, cdp.Empty{}), chromedp.Click(chromedp.ID("token")), chromedp.KeyEvent("wrong"), chromedp.KeyEvent("\r"))
 	tb.wait("the wrong token to be refused", `document.querySelector('#token-error').textContent.includes('not the token')`)
-	tb.do(chromedp.KeyEvent("s3cret"), enter())
+	tb.do(chromedp.KeyEvent("s3cret"), chromedp.KeyEvent("\r"))
 	tb.wait("the page", isLive+` && document.querySelector('#rows tr[data-member=b1]')`)
 	if kept := eval[string](tb, `JSON.stringify([Object.keys(localStorage), document.cookie, location.href])`); strings.Contains(kept, "s3cret") || !strings.HasPrefix(kept, "[[],") {
 		t.Errorf("the token is kept where it should not be: %s", kept)

@@ -74,7 +74,7 @@ export class Circle {
       else this.#shape(piece);
     }
     const drawn = view.members.map((m) => `${m.id} ${m.share}`).join();
-    if (moving.length > 0) this.#move(moving, this.#drawn !== "" && moving.length <= 200 && !still.matches);
+    if (moving.length > 0) this.#move(moving, this.#drawn !== "" && view.members.length <= LABELS && !still.matches);
     if (drawn !== this.#drawn) {
       this.#drawn = drawn;
       this.#empty(view.members.length === 0);
