@@ -281,7 +281,7 @@ const lists = {
       const steps = c.steps.flatMap((s, i) => [i > 0 ? ", " : "", member(s.member), ` ${step(s)}`]);
       const shown = first ? [] : c.moves.slice(0, TRANSFERS);
       const more = first ? [] : c.moves.slice(TRANSFERS);
-      const others = more.length + (c.others ?? 0);
+      const others = first ? 0 : more.length + (c.others ?? 0);
       const share = more.reduce((sum, move) => sum + move.share, c.others_share ?? 0);
       return el("li", {},
         el("time", { "data-at": c.at }),
