@@ -91,7 +91,7 @@ func TestAdminPageOfHundred(t *testing.T) {
 	<-e.Ready()
 	browser := startBrowser(t)
 	tb := openAdmin(t, browser, e.AdminAddr().String(), fmt.Sprintf(levelIs, `'calm'`))
-	tb.wait("all members to tell", `document.querySelector('#s-sessions').textContent.startsWith('at all members')`)
+	tb.waitFor(30*time.Second, "all members to tell", `document.querySelector('#s-sessions').textContent.startsWith('at all members')`)
 	tb.wait("the button for all", `document.querySelector('#all').textContent === 'Show all 100 members'`)
 	tb.shootAdmin("admin-hundred")
 	tb.do(chromedp.EmulateViewport(1280, 900), command(page.BringToFront, cdp.Empty{}), chromedp.Click(chromedp.ID("all")))
@@ -326,7 +326,7 @@ func TestAdminPageAsksForToken(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
-	tb := openAdmin(t, startBrowser(t), e.admin, `!document.querySelector('#locked').hidden`)
+	tb := openAdmin(t, startBrowser(t), e.admin, `document.querySelector('#locked')?.hidden === false`)
 	if shown := eval[bool](tb, `!document.querySelector('#open').hidden || document.body.innerText.includes('b1')`); shown {
 		t.Error("the page shows something before it has the token")
 	}
@@ -341,6 +341,6 @@ func TestAdminPageAsksForToken(t *testing.T) {
 	tb.do(chromedp.Reload())
 	tb.wait("the page again, in the same tab", isLive)
 	tb.do(chromedp.Click(chromedp.ID("forget")))
-	tb.wait("the lock", `!document.querySelector('#locked').hidden && document.querySelector('#open').hidden`)
+	tb.wait("the lock", `document.querySelector('#locked')?.hidden === false && document.querySelector('#open').hidden`)
 	testkit.Eventually(t, pageWithin, func() bool { return eval[int](tb, `sessionStorage.length`) == 0 }, "the token to be forgotten")
 }

@@ -353,15 +353,17 @@ func (tb *tab) say(to, text string) {
 	tb.waitEntry("mine", text)
 }
 
-// enter presses Enter without the character that chromedp.KeyEvent sends after it: where a page has moved the focus on keydown,
-// that would become a line break in the next field, which no real keyboard makes.
-func enter() chromedp.Action[chromedp.Void] {
-	press := func(kind input.DispatchKeyEventType) chromedp.Action[chromedp.Void] {
+func enter() chromedp.Action[chromedp.Void] { return press("Enter", "Enter", 13) }
+
+// press presses a key without the character that chromedp.KeyEvent sends after it: where a page has moved the focus on keydown,
+// that would go into the next field, which no real keyboard does.
+func press(key, code string, number int64) chromedp.Action[chromedp.Void] {
+	event := func(kind input.DispatchKeyEventType) chromedp.Action[chromedp.Void] {
 		return command(input.DispatchKeyEvent, input.DispatchKeyEventParams{
-			Type: kind, Key: "Enter", Code: "Enter", WindowsVirtualKeyCode: 13, NativeVirtualKeyCode: 13,
+			Type: kind, Key: key, Code: code, WindowsVirtualKeyCode: number, NativeVirtualKeyCode: number,
 		})
 	}
-	return chromedp.Steps(press(input.DispatchKeyEventTypeRawKeyDown), press(input.DispatchKeyEventTypeKeyUp))
+	return chromedp.Steps(event(input.DispatchKeyEventTypeRawKeyDown), event(input.DispatchKeyEventTypeKeyUp))
 }
 
 // shoot keeps pictures of the page at three widths, light and dark, and checks that nothing is wider than its window.
