@@ -97,7 +97,9 @@ func judge(p *Picture, now time.Time) Verdict {
 		}
 		say(level, fill(g.short, short), fill(g.text, who), g.hint)
 	}
-	if id, times := heaviest(p); times >= heavyTimes {
+	// While users are on their way, whoever they have not left yet is heavy for a while.
+	moving := slices.ContainsFunc(v.Findings, func(f Finding) bool { return f.Level == Busy })
+	if id, times := heaviest(p); times >= heavyTimes && !moving {
 		say(Worry, id+" is heavy", fmt.Sprintf("%s holds %.1f times its share of the sessions.", id, times), "Users with very many sessions weigh on one member: find out whose they are.")
 	}
 

@@ -73,9 +73,12 @@ func TestVerdict(t *testing.T) {
 		"silent":  {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) { p.Figures["b2"] = silent(time.Minute) }, Worry, "b2 is silent", "no answer"},
 		"silent for a blink": {[]discovery.Member{b(1), b(2)}, func(p *Picture) { p.Figures["b2"] = silent(time.Second) }, Calm,
 			"Healthy", ""},
-		"another ring":                 {[]discovery.Member{b(1), b(2)}, func(p *Picture) { p.Figures["b2"] = Figures{Told: true, DigestSince: now.Add(-time.Minute)} }, Worry, "Rings differ", "b2 is deciding"},
-		"another ring after a change":  {[]discovery.Member{b(1), b(2)}, func(p *Picture) { p.Figures["b2"] = Figures{Told: true, DigestSince: now.Add(-time.Second)} }, Calm, "Healthy", ""},
-		"heavy":                        {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) { p.Figures["b1"], p.Figures["b2"], p.Figures["b3"] = told(100), told(100), told(400) }, Worry, "b3 is heavy", "2.0 times"},
+		"another ring":                {[]discovery.Member{b(1), b(2)}, func(p *Picture) { p.Figures["b2"] = Figures{Told: true, DigestSince: now.Add(-time.Minute)} }, Worry, "Rings differ", "b2 is deciding"},
+		"another ring after a change": {[]discovery.Member{b(1), b(2)}, func(p *Picture) { p.Figures["b2"] = Figures{Told: true, DigestSince: now.Add(-time.Second)} }, Calm, "Healthy", ""},
+		"heavy":                       {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) { p.Figures["b1"], p.Figures["b2"], p.Figures["b3"] = told(100), told(100), told(400) }, Worry, "b3 is heavy", "2.0 times"},
+		"heavy while users move": {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) {
+			p.Figures["b1"], p.Figures["b2"], p.Figures["b3"] = told(100), told(100), Figures{Told: true, Sessions: 400, Misplaced: 200}
+		}, Busy, "Healthy; users are moving", "200 sessions at b3"},
 		"chance":                       {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) { p.Figures["b1"], p.Figures["b2"], p.Figures["b3"] = told(1), told(1), told(4) }, Calm, "Healthy", ""},
 		"one tells, and is not heavy":  {[]discovery.Member{b(1), b(2), b(3)}, func(p *Picture) { p.Figures["b1"] = told(5000) }, Calm, "Healthy", ""},
 		"the worst comes first":        {[]discovery.Member{b(1), b(2, draining), b(3, critical), b(4), b(5)}, nil, Worry, "b3 is down", "b3 is critical"},

@@ -307,7 +307,7 @@ const lists = {
   failures(failures) {
     const rows = [...failures].map(([id, f]) => ({ id, ...f })).sort((a, b) => b.at - a.at);
     this.fill("failure-list", rows, (f) => `${f.id} ${f.count}`, (f) => el("li", {},
-      el("time", { "data-at": f.at }), member(f.id), ` ${count(f.count)} times`, el("small", {}, f.error)), "Every dial has succeeded.");
+      el("time", { "data-at": f.at }), member(f.id), ` ${some(f.count, "time")}`, el("small", {}, f.error)), "Every dial has succeeded.");
   },
 };
 
@@ -337,7 +337,9 @@ async function drain(id) {
   outcome.classList.remove("bad");
   try {
     const answer = await call(known.service, "RingService/Drain", { member: id });
-    put(outcome, `${id} drains: ${some(answer.sessions ?? 0, "session")} to send away.`);
+    const said = `${id} drains: ${some(answer.sessions ?? 0, "session")} to send away.`;
+    put(outcome, said);
+    setTimeout(() => { if (outcome.textContent === said) put(outcome, ""); }, 30_000);
   } catch (error) {
     outcome.classList.add("bad");
     put(outcome, `${id} does not drain: ${error.message}`);
