@@ -54,7 +54,7 @@ type Backend struct {
 	draining    atomic.Bool
 	lastSession atomic.Uint64
 	lastMessage atomic.Uint64
-	misplaced   atomic.Int64 // sessions that are to move, when the mover looked last
+	misplaced   atomic.Int64 // sessions that are to move
 	pushRate    meter
 	changes     *admin.Changes // of the ring
 	closures    *admin.Journal[admin.Closure]

@@ -70,8 +70,10 @@ func newMetrics(b *Backend, registry *prometheus.Registry) (*metrics, error) {
 	}
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions", "Open sessions.")),
 		func() float64 { return float64(b.table.len()) })
+	toMove := prometheus.NewGaugeFunc(prometheus.GaugeOpts(name("sessions_to_move", "Sessions that are still here though their user moved.")),
+		func() float64 { return float64(b.misplaced.Load()) })
 	return m, register(registry, m.closes, m.distrusts, pushes, seconds, m.forwards, m.asks, m.moves, m.offline, m.deaths, m.fences, m.stalls, m.outdated, m.queueBytes, m.dropped,
-		sessions, b.view.Metrics())
+		sessions, toMove, b.view.Metrics())
 }
 
 func register(registry *prometheus.Registry, collectors ...prometheus.Collector) error {

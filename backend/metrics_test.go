@@ -73,7 +73,7 @@ func TestMetrics(t *testing.T) {
 	for _, name := range []string{
 		"selvedge_backend_sessions", "selvedge_backend_pushes_total{outcome=delivered}", "selvedge_backend_pushes_total{outcome=offline}",
 		"selvedge_backend_pushes_total{outcome=error}", "selvedge_backend_push_seconds", "selvedge_backend_forwards_total",
-		"selvedge_backend_asks_total", "selvedge_backend_moves_total", "selvedge_backend_write_queue_bytes",
+		"selvedge_backend_asks_total", "selvedge_backend_moves_total", "selvedge_backend_sessions_to_move", "selvedge_backend_write_queue_bytes",
 	} {
 		if value, there := samples[name]; !there || value != 0 {
 			t.Errorf("%s: %v, there: %t; want 0", name, value, there)

@@ -85,11 +85,11 @@ func (b *Backend) moveMisplaced(ctx context.Context) {
 				b.log.Info("sessions are misplaced", zap.Int("sessions", len(queue)), zap.Float64("moves_per_second", rate))
 			}
 			ring, searched = current, now
-			b.misplaced.Store(int64(len(queue)))
 		}
 		allowance = min(allowance+rate*now.Sub(counted).Seconds(), max(1, rate)) // by the clock
 		counted = now
 		queue = b.closeSome(queue, &allowance)
+		b.misplaced.Store(int64(len(queue)))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

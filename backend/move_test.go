@@ -197,6 +197,9 @@ func TestMoveWaitsForTheHome(t *testing.T) {
 			}, "the new member to own somebody")
 			client := m.dial(t, user, "/")
 			client.stays(1500 * time.Millisecond) // several settles, and more than one round of asking
+			if n := metric(t, m.registry, "selvedge_backend_sessions_to_move"); n != 1 && test.name == "hangs" { // who is not there is soon held dead
+				t.Errorf("%v sessions to move, want 1", n)
+			}
 			// It goes as soon as there is a home that knows: here, after the other one has left, its own.
 			c.registry.Delete("default", home.ID)
 			testkit.Eventually(t, 5*time.Second, func() bool { return m.Owner(user) == m.ID() }, "the ring as before")
@@ -212,6 +215,7 @@ func TestMoveWaitsForTheHome(t *testing.T) {
 				t.Fatalf("push: %d, %v", n, err)
 			}
 			client.want("still here")
+			testkit.Eventually(t, 5*time.Second, func() bool { return metric(t, m.registry, "selvedge_backend_sessions_to_move") == 0 }, "nobody to move")
 		})
 	}
 }

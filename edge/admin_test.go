@@ -75,6 +75,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 	e := start(t, Config{Membership: members("127.0.0.1:1")})
 	for name, want := range map[string]string{
 		`selvedge_edge_sessions{service="default"}`:                                                                      "0",
+		`selvedge_edge_sessions_to_move{service="default"}`:                                                              "0",
 		`selvedge_edge_upgrades_total{code="101",service="default"}`:                                                     "0",
 		`selvedge_edge_upgrades_total{code="503",service="default"}`:                                                     "0",
 		`selvedge_edge_upgrade_seconds_count{service="default"}`:                                                         "0",

@@ -121,6 +121,8 @@ var (
 	limitDesc    = prometheus.NewDesc("selvedge_edge_sessions_limit", "Most sessions that the edge takes at once.", nil, nil)
 	bytesDesc    = prometheus.NewDesc("selvedge_edge_tunnel_bytes_total", "Bytes moved between clients and backends.",
 		[]string{"direction", "engine"}, nil)
+	toMoveDesc = prometheus.NewDesc("selvedge_edge_sessions_to_move", "Sessions that are still open though their user moved, of services whose on_move is close.",
+		[]string{"service"}, nil)
 	ejectedDesc = prometheus.NewDesc("selvedge_edge_ejected", "Members that are avoided since they do not answer.", []string{"service"}, nil)
 )
 
@@ -128,7 +130,7 @@ var (
 type liveMetrics Edge
 
 func (l *liveMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sessionsDesc, limitDesc, bytesDesc, ejectedDesc} {
+	for _, d := range []*prometheus.Desc{sessionsDesc, limitDesc, bytesDesc, toMoveDesc, ejectedDesc} {
 		ch <- d
 	}
 }
@@ -143,6 +145,7 @@ func (l *liveMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(limitDesc, l.sessions.most())
 	for name, p := range (*Edge)(l).followed() {
 		gauge(sessionsDesc, int(p.open.Load()), name)
+		gauge(toMoveDesc, int(p.toMove.Load()), name)
 		gauge(ejectedDesc, p.outliers.ejected(), name)
 	}
 	var moved tunnel.Counters

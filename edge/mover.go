@@ -211,6 +211,7 @@ func (m *mover) moveMisplaced(ctx context.Context) {
 	if len(movable)+waiting == 0 {
 		return
 	}
+	defer m.service.toMove.Store(0)
 	rate := m.pace.rate(len(movable), m.size())
 	m.service.log.Info("sessions are misplaced", zap.Int("sessions", len(movable)), zap.Int("whose_owner_was_passed_over", waiting),
 		zap.Float64("moves_per_second", rate))
@@ -219,6 +220,7 @@ func (m *mover) moveMisplaced(ctx context.Context) {
 	var allowance float64
 	looked, counted := time.Now(), time.Now()
 	for len(movable)+waiting > 0 {
+		m.service.toMove.Store(int64(len(movable) + waiting))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -198,6 +198,8 @@ func TestNoMoveLoop(t *testing.T) {
 		t.Fatalf("at %s", at[0])
 	}
 	want(0, 1, "owner avoided")
+	toMove := `selvedge_edge_sessions_to_move{service="default"}`
+	testkit.Eventually(t, patience, func() bool { return e.metric(toMove) == "1" }, "the metric says that it is to move")
 	owner, _ := e.snapshot().Member("b0")
 	svc.outliers.answered(owner, time.Now())
 	want(0, 1, "owner passed over lately")
@@ -211,6 +213,7 @@ func TestNoMoveLoop(t *testing.T) {
 	if got := e.metric(`selvedge_edge_session_closes_total{reason="moved",service="default"}`); got != "1" {
 		t.Errorf("%s moved", got)
 	}
+	testkit.Eventually(t, patience, func() bool { return e.metric(toMove) == "0" }, "nobody is to move")
 }
 
 // TestSeatCost bounds what a session costs more where sessions move: nothing at all elsewhere.

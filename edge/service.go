@@ -42,6 +42,7 @@ type pool struct {
 	cuts         *admin.Journal[admin.Closure] // the same as this edge saw them end
 	questions    *questions
 	open         atomic.Int64 // sessions
+	toMove       atomic.Int64 // of them, those that the mover is to close
 	departed     atomic.Bool  // no route names it any more: it is here for its sessions
 	dialFailures prometheus.Counter
 	upgrades     prometheus.Counter  // that got their 101
