@@ -196,7 +196,7 @@ func TestMoveWaitsForTheHome(t *testing.T) {
 				return user != ""
 			}, "the new member to own somebody")
 			client := m.dial(t, user, "/")
-			client.stays(1500 * time.Millisecond) // several settles, and more than one round of asking
+			client.stays(1500 * time.Millisecond)                                                                // several settles, and more than one round of asking
 			if n := metric(t, m.registry, "selvedge_backend_sessions_to_move"); n != 1 && test.name == "hangs" { // who is not there is soon held dead
 				t.Errorf("%v sessions to move, want 1", n)
 			}

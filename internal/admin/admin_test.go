@@ -110,3 +110,26 @@ func TestHandler(t *testing.T) {
 		}
 	}
 }
+
+func TestAsk(t *testing.T) {
+	ready := errors.New("draining")
+	server := httptest.NewServer(admin.Handler(admin.Config{
+		Token: func() string { return "t" }, Show: prometheus.NewRegistry(), Ready: func() error { return ready },
+	}))
+	defer server.Close()
+	addr := server.Listener.Addr().String()
+	ask := func(addr, path, want, problem string) {
+		t.Helper()
+		said, err := admin.Ask(t.Context(), addr, path)
+		if said != want || (err == nil) != (problem == "") || err != nil && !strings.Contains(err.Error(), problem) {
+			t.Errorf("%s%s: %q, %v", addr, path, said, err)
+		}
+	}
+	ask(addr, "/healthz", "ok", "")
+	ask(addr, "/readyz", "", "503 Service Unavailable: draining")
+	ready = nil
+	ask(server.URL+"/", "/readyz", "ready", "")
+	server.Close()
+	ask(addr, "/healthz", "", "connection refused")
+	ask("a b", "/healthz", "", "invalid character")
+}
