@@ -83,6 +83,9 @@ func (c *Consul) Watch(ctx context.Context, service string, update func([]Member
 		if err == nil {
 			err = w.trust(entries, meta)
 		}
+		if errors.Is(err, errUnseen) {
+			err = c.unseen(ctx, service)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -115,7 +118,7 @@ func (c *Consul) Read(ctx context.Context, service string) ([]Member, error) {
 		return nil, fmt.Errorf("consul: read service %q: %w", service, err)
 	}
 	if meta.ResultsFilteredByACLs {
-		return nil, fmt.Errorf("consul: read service %q: the token does not see all instances; it needs service:read and node:read", service)
+		return nil, fmt.Errorf("consul: read service %q: %w", service, c.unseen(ctx, service))
 	}
 	members, _ := choose(entries) // whoever watches logs the problems
 	return members, nil
@@ -162,7 +165,7 @@ func (w *catalogue) wait(now time.Time) time.Duration {
 // trust tells why an answer that came must not be believed. Such an answer counts as lost contact.
 func (w *catalogue) trust(entries []*api.ServiceEntry, meta *api.QueryMeta) error {
 	if meta.ResultsFilteredByACLs && len(entries) == 0 {
-		return errors.New("the token may not see the service's instances; it needs service:read and node:read")
+		return errUnseen
 	}
 	// A server that has just started answers stale queries from what it has replayed so far. Half of it is better than
 	// nothing at the start of an edge, and worse than what an edge knows already. (Answers from an agent's own stream

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -54,6 +55,18 @@ func (c *Consul) Lacks(ctx context.Context, service string, announce bool) ([]st
 		}
 	}
 	return missing, nil
+}
+
+// errUnseen says that Consul leaves instances out of its answers.
+var errUnseen = errors.New("the token does not see all instances of the service")
+
+// unseen is errUnseen, with the rights that would mend it.
+func (c *Consul) unseen(ctx context.Context, service string) error {
+	lacks, err := c.Lacks(ctx, service, false)
+	if err != nil || len(lacks) == 0 { // Consul does not say, or the right has come meanwhile
+		lacks = []string{"service:read or node:read"}
+	}
+	return fmt.Errorf("%w: it lacks %s", errUnseen, strings.Join(lacks, " and "))
 }
 
 // authorize asks which of the rights the token has; none is told where Consul has no ACLs. Package api has no call for it.
