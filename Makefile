@@ -13,7 +13,7 @@ BENCH_FLAGS ?=
 SIM_FLAGS   ?=
 FUZZ_TIME   ?= 10000x
 
-.PHONY: help run test fuzz build check sim chaos storm bench bench-ring bench-sessions bench-push bench-backend consul tools generate deps js clean
+.PHONY: help run test fuzz build check sim chaos storm bench bench-ring bench-sessions bench-push bench-backend consul promtool tools generate deps js clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ $(BIN)/man/selvedge.1: $(BIN)/selvedge
 test: deps consul js build ## every test, on real parts; installs or builds what it needs
 	go test -race -timeout 30m $(TEST_FLAGS) ./...
 	go test -C internal/bench/ring .
+	go test -C deploy/verify .
 	@$(MAKE) --no-print-directory fuzz
 
 fuzz: ## what strangers send, heads of requests, key expressions and tokens, FUZZ_TIME (10000x, or 10m) of each
@@ -41,7 +42,7 @@ fuzz: ## what strangers send, heads of requests, key expressions and tokens, FUZ
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
-	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C internal/bench/backend . && go vet -C backend/testdata/porting/before .
+	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C internal/bench/backend . && go vet -C deploy/verify . && go vet -C backend/testdata/porting/before .
 	@echo '== modules'; go mod tidy -diff
 	@echo '== lint'; $(BIN)/golangci-lint run ./...
 	@echo '== generated code'; ./internal/tools/generate.sh check
@@ -80,8 +81,9 @@ generate: tools ## write the code that is generated from the protos
 
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
-deps:
+deps: promtool
 	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest zsh:zsh fish:fish mandoc:mandoc
+	@./internal/tools/apt.sh systemd-analyze:systemd
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 
@@ -89,6 +91,12 @@ $(BIN)/consul: internal/tools/go.mod internal/tools/go.sum
 	@echo 'building the pinned Consul server (some minutes, once)'
 	go build -C internal/tools -o $@ github.com/hashicorp/consul
 	@touch $@
+
+promtool: $(if $(shell command -v promtool),,$(BIN)/promtool)
+
+$(BIN)/promtool:
+	@echo "unpacking promtool, which tests Prometheus' rules"
+	./internal/tools/promtool.sh $@
 
 js: internal/systemtest/testdata/js/node_modules/.stamp
 
