@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -20,9 +21,9 @@ import (
 // insideVariable tells the test binary that it runs in namespaces of its own.
 const insideVariable = "SELVEDGE_TEST_INSIDE"
 
-// TestReadme runs every command of the README as it is written, in order, and holds what they print against what the README says
-// one sees. The commands use the default ports and kill processes by name, so all of it happens in network and process namespaces
-// of its own.
+// TestReadme runs every command of the README as it is written, in order, in a checkout in which nothing was built yet, and holds what
+// they print against what the README says one sees. The commands use the default ports and kill processes by name, so all of it happens in network and
+// process namespaces of its own.
 func TestReadme(t *testing.T) { apart(t, tour) }
 
 // apart runs a test in network, process and mount namespaces of its own, with loopback up.
@@ -35,10 +36,10 @@ func apart(t *testing.T, body func(t *testing.T)) {
 		body(t)
 		return
 	}
-	if _, err := binary(); err != nil { // outside: building may need the network
+	if _, err := binary(); err != nil { // outside: modules may have to be fetched
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=8m")
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
@@ -53,20 +54,62 @@ func apart(t *testing.T, body func(t *testing.T)) {
 	t.Logf("%s", out)
 }
 
-// tour walks through the README. Where it says to open two tabs, two devices connect.
+// freshCheckout copies what a clone would have to a folder of its own.
+func freshCheckout(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	list := exec.Command("git", "ls-files", "-co", "--exclude-standard", "-z")
+	list.Dir = "../.."
+	names, err := list.Output()
+	if err != nil {
+		t.Fatalf("git ls-files: %v", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(string(names), "\x00"), "\x00") {
+		from, to := filepath.Join("../..", name), filepath.Join(dir, name)
+		info, err := os.Stat(from)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and not committed yet
+		}
+		text, readErr := os.ReadFile(from)
+		if err := errors.Join(err, readErr, os.MkdirAll(filepath.Dir(to), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, text, info.Mode().Perm()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("git", "-C", dir, "init", "-q").CombinedOutput(); err != nil { // make asks git for the sources
+		t.Fatalf("git init: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// consulFolder is where this checkout has built Consul, if it has: the tour need not build it once more.
+func consulFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../bin/consul")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(dir)
+}
+
+// tour walks through the README of a fresh checkout. Where it says to open two tabs, two devices connect.
 func tour(t *testing.T) {
-	steps := readSteps(t, "../../README.md")
+	dir := freshCheckout(t)
+	t.Setenv("PATH", os.Getenv("PATH")+":"+consulFolder(t))
+	steps := readSteps(t, filepath.Join(dir, "README.md"))
 	tabs := func() *crowd { return online(t, []string{"alice", "bob"}, 1, &frontDoor{addr: "127.0.0.1:8080"}) }
 
 	if steps[0].commands != "make run\n" {
 		t.Fatalf("the tour begins with %q", steps[0].commands)
 	}
-	cmd := exec.Command("make", "-C", "../..", "run")
+	cmd := exec.Command("make", "-C", dir, "run")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a terminal would, for Ctrl-C
 	dev := startCommand(t, "make run", cmd)
-	dev.waitLine("banner's end", func(line string) bool { return strings.HasPrefix(line, "Ctrl-C") })
+	dev.waitLineWithin(3*time.Minute, "banner's end", func(line string) bool { return strings.HasPrefix(line, "Ctrl-C") })
 	first := tabs()
-	shell := newShell(t)
+	shell := newShell(t, dir)
 	next := 1
 	for ; !strings.Contains(steps[next].commands, "consul"); next++ {
 		shell.run(steps[next])
@@ -123,14 +166,14 @@ type shell struct {
 	count int
 }
 
-func newShell(t *testing.T) *shell {
+func newShell(t *testing.T, dir string) *shell {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("bash")
-	cmd.Dir, cmd.Stdin = "../..", r
+	cmd.Dir, cmd.Stdin = dir, r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s := &shell{t: t, in: w}
 	s.p = startCommand(t, "the README's shell", cmd)

@@ -102,7 +102,12 @@ func (p *process) tail(n int) string {
 // waitLine waits for a line of output that match accepts.
 func (p *process) waitLine(what string, match func(line string) bool) {
 	p.t.Helper()
-	deadline := time.After(20 * time.Second)
+	p.waitLineWithin(20*time.Second, what, match)
+}
+
+func (p *process) waitLineWithin(limit time.Duration, what string, match func(line string) bool) {
+	p.t.Helper()
+	deadline := time.After(limit)
 	for seen := 0; ; {
 		p.mu.Lock()
 		fresh, changed := p.lines[seen:], p.changed
