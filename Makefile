@@ -83,7 +83,7 @@ generate: tools ## write the code that is generated from the protos
 
 deps: promtool
 	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest zsh:zsh fish:fish mandoc:mandoc
-	@./internal/tools/apt.sh systemd-analyze:systemd
+	@./internal/tools/apt.sh systemd-analyze:systemd strace:strace
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
 

@@ -72,7 +72,6 @@ func (g *guarded) backend(id, token string) *process {
 // push sends one with the command, as a sender that has token.
 func (g *guarded) push(token, user string) (stdout, stderr string, code int) {
 	g.t.Setenv("CONSUL_HTTP_TOKEN_FILE", token)
-	defer os.Unsetenv("CONSUL_HTTP_TOKEN_FILE")
 	return run(g.t, "", "push", "--to", user, "--text", "hi", "--consul", g.Addr, "--service", "chat", "--timeout", "3s")
 }
 
