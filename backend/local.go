@@ -32,6 +32,8 @@ type message struct {
 	sequence uint64
 	wire     []byte // the frame, once compiled
 	print    uint64 // its fingerprint, once there is a frame
+
+	many *homing.Many[*delivery] // of recent, where it goes to many users
 }
 
 // check refuses what the other members would not take.
@@ -109,7 +111,11 @@ func (r *recent) join(now homing.Instant, user string, m *message, anybody bool)
 	defer r.mu.Unlock()
 	late = anybody && r.isLate(user, m)
 	if anybody && !late { // nearly always: one search of a memory that no cache holds is spared
-		d, err = r.deliveries.Join(now, key, print, newDelivery)
+		if m.many != nil {
+			d, err = m.many.Join(now, user, newDelivery)
+		} else {
+			d, err = r.deliveries.Join(now, key, print, newDelivery)
+		}
 	} else {
 		var known bool
 		d, known, err = r.deliveries.Find(now, key, print)
@@ -129,6 +135,11 @@ func (r *recent) join(now homing.Instant, user string, m *message, anybody bool)
 		return nil, late, fmt.Errorf("%d messages are remembered: %w", rememberMessages, ErrOverloaded)
 	}
 	return d, late, err
+}
+
+// group has m remembered as one to so many users.
+func (r *recent) group(m *message, users int) {
+	m.many = r.deliveries.Many(m.id, m.fingerprint(), users)
 }
 
 // isLate tells whether m's sender has been here with a later push, and remembers this one. The caller holds mu.

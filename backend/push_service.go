@@ -89,6 +89,7 @@ func (p pushService) PushMany(ctx context.Context, r *connect.Request[pushv1.Pus
 // with nobody asked, so the errands of one batch serve the next.
 func (b *Backend) pushMany(ctx context.Context, users []string, m *message, span tracing.Span) []*pushv1.PushResult {
 	m.frame() // compiled once for all, and before it is shared
+	b.recent.group(m, len(users))
 	list := make([]pushv1.PushResult, len(users))
 	results := make([]*pushv1.PushResult, len(users))
 	settled := func(e *errand) {

@@ -12,6 +12,7 @@ import (
 // metrics holds the counters of one sender. All labels are there at zero from the start; none holds a user.
 type metrics struct {
 	pushes   *prometheus.CounterVec
+	outcomes map[string]prometheus.Counter // of pushes, by label
 	retries  prometheus.Counter
 	seconds  prometheus.Histogram
 	inFlight prometheus.Gauge
@@ -40,10 +41,11 @@ func newMetrics(service string, registry *prometheus.Registry) (*metrics, error)
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 11),
 		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts(name("in_flight", "Calls under way; a push to many users counts once."))),
+		outcomes: make(map[string]prometheus.Counter),
 		registry: registry,
 	}
 	for _, outcome := range []string{delivered, offline, failed} {
-		m.pushes.WithLabelValues(outcome)
+		m.outcomes[outcome] = m.pushes.WithLabelValues(outcome)
 	}
 	if registry == nil {
 		return m, nil
@@ -95,5 +97,5 @@ func (m *metrics) pushed(outcome pushv1.Outcome, isError bool) {
 	} else if outcome == pushv1.Outcome_DELIVERED {
 		label = delivered
 	}
-	m.pushes.WithLabelValues(label).Inc()
+	m.outcomes[label].Inc()
 }

@@ -15,6 +15,9 @@ func (n *Node) IsJoining() bool { return n.phase == joining }
 // Dead is how many members it remembers as dead.
 func (n *Node) Dead() int { return len(n.dead) }
 
+// Groups is how many messages to many users are remembered.
+func (m *Memory[T]) Groups() int { return len(m.groups) }
+
 // Held is how many pushes wait for sessions on their way.
 func (n *Node) Held() int { return n.held }
 

@@ -18,62 +18,101 @@ type Memory[T any] struct {
 	places int
 	keep   Instant
 	busy   func(T) bool // some session has still to take it
+	taken  int          // of places
 	byKey  map[MessageKey]*list.Element
-	oldest *list.List // of *memory[T], by when it was last asked for
+	groups map[string]map[string]spot // by message and user: what Many has remembered
+	oldest *list.List                 // of *memory[T], by when it was last asked for
 }
 
 // MessageKey names a message to one user; user "" is everybody.
 type MessageKey struct{ User, Message string }
 
+// memory is what is known of a message to one user, or to some of many.
 type memory[T any] struct {
-	key         MessageKey
+	message     string
 	fingerprint uint64
 	at          Instant
-	value       T
+	one         known[T]
+	many        []known[T] // in place of one
+}
+
+type known[T any] struct {
+	user  string
+	value T
 }
 
 // NewMemory returns a memory of so many messages, each kept for the time given.
 func NewMemory[T any](places int, keep Instant, busy func(T) bool) *Memory[T] {
-	return &Memory[T]{places: places, keep: keep, busy: busy, byKey: make(map[MessageKey]*list.Element), oldest: list.New()}
+	return &Memory[T]{
+		places: places, keep: keep, busy: busy,
+		byKey: make(map[MessageKey]*list.Element), groups: make(map[string]map[string]spot), oldest: list.New(),
+	}
 }
 
 // Find returns what is known of a message.
 func (m *Memory[T]) Find(now Instant, key MessageKey, fingerprint uint64) (value T, known bool, err error) {
-	e := m.byKey[key]
-	if e == nil || m.isOver(now, e.Value.(*memory[T])) {
+	e, k := m.find(key)
+	if e == nil {
 		return value, false, nil
 	}
-	found := e.Value.(*memory[T])
-	if found.fingerprint != fingerprint {
-		return value, false, ErrReused
-	}
-	found.at = now
-	m.oldest.MoveToBack(e)
-	return found.value, true, nil
+	return m.recall(now, e, k, fingerprint)
 }
 
 // Join returns what is known of a message; where nothing is, it is from now on what create returns.
-func (m *Memory[T]) Join(now Instant, key MessageKey, fingerprint uint64, create func() T) (value T, err error) {
-	if found, known, err := m.Find(now, key, fingerprint); known || err != nil {
-		return found, err
+func (m *Memory[T]) Join(now Instant, key MessageKey, fingerprint uint64, create func() T) (T, error) {
+	value, isKnown, err := m.place(now, key, fingerprint)
+	if !isKnown && err == nil {
+		value = create()
+		m.add(now, key.Message, fingerprint, known[T]{key.User, value})
 	}
-	if e := m.byKey[key]; e != nil { // over
-		m.forget(e)
-	}
-	m.forgetOver(now)
-	if len(m.byKey) >= m.places {
-		return value, ErrFull
-	}
-	value = create()
-	m.byKey[key] = m.oldest.PushBack(&memory[T]{key, fingerprint, now, value})
-	return value, nil
+	return value, err
 }
 
-// Len returns how many messages are remembered.
-func (m *Memory[T]) Len() int { return len(m.byKey) }
+// Len returns how many messages are remembered, one to many users as many times.
+func (m *Memory[T]) Len() int { return m.taken }
 
-func (m *Memory[T]) isOver(now Instant, x *memory[T]) bool {
-	return now-x.at > m.keep && !m.busy(x.value)
+// place returns what is known of a message, or takes a place for it.
+func (m *Memory[T]) place(now Instant, key MessageKey, fingerprint uint64) (value T, isKnown bool, err error) {
+	if e, k := m.find(key); e != nil {
+		if value, isKnown, err = m.recall(now, e, k, fingerprint); isKnown || err != nil {
+			return value, isKnown, err
+		}
+		m.retire(now, e)
+	}
+	m.forgetOver(now)
+	if m.taken >= m.places {
+		return value, false, ErrFull
+	}
+	m.taken++
+	return value, false, nil
+}
+
+func (m *Memory[T]) find(key MessageKey) (*list.Element, *known[T]) {
+	if e := m.byKey[key]; e != nil {
+		return e, &e.Value.(*memory[T]).one
+	}
+	if s, isThere := m.groups[key.Message][key.User]; isThere {
+		return s.element, &s.element.Value.(*memory[T]).many[s.at]
+	}
+	return nil, nil
+}
+
+// recall returns what was found, unless it is over.
+func (m *Memory[T]) recall(now Instant, e *list.Element, k *known[T], fingerprint uint64) (value T, isKnown bool, err error) {
+	x := e.Value.(*memory[T])
+	if now-x.at > m.keep && !m.busy(k.value) {
+		return value, false, nil
+	}
+	if x.fingerprint != fingerprint {
+		return value, false, ErrReused
+	}
+	x.at = now
+	m.oldest.MoveToBack(e)
+	return k.value, true, nil
+}
+
+func (m *Memory[T]) add(now Instant, message string, fingerprint uint64, k known[T]) {
+	m.byKey[MessageKey{k.user, message}] = m.oldest.PushBack(&memory[T]{message: message, fingerprint: fingerprint, at: now, one: k})
 }
 
 // forgetOver drops a few that are over for each that comes, so that no call takes long.
@@ -83,16 +122,22 @@ func (m *Memory[T]) forgetOver(now Instant) {
 		if e == nil || now-e.Value.(*memory[T]).at <= m.keep {
 			return
 		}
-		if x := e.Value.(*memory[T]); m.busy(x.value) {
-			x.at = now // looked at again later
-			m.oldest.MoveToBack(e)
-			continue
-		}
-		m.forget(e)
+		m.retire(now, e)
 	}
 }
 
-func (m *Memory[T]) forget(e *list.Element) {
-	delete(m.byKey, e.Value.(*memory[T]).key)
-	m.oldest.Remove(e)
+// retire forgets a memory that is old, but for what is busy, which is looked at again later.
+func (m *Memory[T]) retire(now Instant, e *list.Element) {
+	x := e.Value.(*memory[T])
+	switch {
+	case x.many != nil:
+		m.retireMany(now, e)
+	case m.busy(x.one.value):
+		x.at = now
+		m.oldest.MoveToBack(e)
+	default:
+		delete(m.byKey, MessageKey{x.one.user, x.message})
+		m.oldest.Remove(e)
+		m.taken--
+	}
 }

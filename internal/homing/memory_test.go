@@ -2,6 +2,7 @@ package homing_test
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -10,36 +11,70 @@ import (
 )
 
 // TestMemoryLaws holds a memory against a map that forgets nothing: whatever may still be asked for is known, a message id never has two
-// payloads, and it never holds more than its places.
+// payloads, and it never holds more than its places. Messages come to one user, or to one of many.
 func TestMemoryLaws(t *testing.T) {
 	type message struct {
 		fingerprint uint64
 		at          homing.Instant
 		isBusy      bool
 	}
+	type text struct {
+		id          string
+		fingerprint uint64
+	}
 	const keep = 10
 	rapid.Check(t, func(t *rapid.T) {
-		places := rapid.IntRange(1, 6).Draw(t, "places")
+		places := rapid.IntRange(1, 12).Draw(t, "places")
 		m := homing.NewMemory(places, keep, func(x *message) bool { return x.isBusy })
+		many := make(map[text][]*homing.Many[*message])
 		naive := make(map[homing.MessageKey]*message)
 		now := homing.Instant(0)
 		isOver := func(x *message) bool { return now-x.at > keep && !x.isBusy }
+		living := func() (n int) {
+			for _, x := range naive {
+				if !isOver(x) {
+					n++
+				}
+			}
+			return n
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(t *rapid.T) {
-				if m.Len() > places {
-					t.Fatalf("%d messages in %d places", m.Len(), places)
+				if m.Len() > places || m.Len() < living() {
+					t.Fatalf("%d messages in %d places, %d must be known", m.Len(), places, living())
 				}
 			},
-			"time":   func(t *rapid.T) { now += homing.Instant(rapid.IntRange(0, 8).Draw(t, "time")) },
-			"decide": func(t *rapid.T) { decide(t, naive, func(x *message) { x.isBusy = false }) },
+			"time": func(t *rapid.T) { now += homing.Instant(rapid.IntRange(0, 8).Draw(t, "time")) },
+			"decide": func(t *rapid.T) {
+				for _, user := range "uvwxyz" {
+					for _, id := range "abc" {
+						if x, known := naive[homing.MessageKey{User: string(user), Message: string(id)}]; known && rapid.Bool().Draw(t, "decided") {
+							x.isBusy = false
+						}
+					}
+				}
+			},
 			"join": func(t *rapid.T) {
-				key := homing.MessageKey{User: "u", Message: rapid.StringMatching("[a-h]").Draw(t, "id")}
+				key := homing.MessageKey{User: rapid.StringMatching("[u-z]").Draw(t, "user"), Message: rapid.StringMatching("[abc]").Draw(t, "id")}
 				fingerprint := rapid.Uint64Range(1, 2).Draw(t, "fingerprint")
 				created := false
-				got, err := m.Join(now, key, fingerprint, func() *message {
+				create := func() *message {
 					created = true
 					return &message{fingerprint, now, rapid.Bool().Draw(t, "busy")}
-				})
+				}
+				var got *message
+				var err error
+				one := text{key.Message, fingerprint}
+				switch list, how := many[one], rapid.IntRange(-2, 2).Draw(t, "how"); {
+				case how == -2:
+					got, err = m.Join(now, key, fingerprint, create)
+				case how < 0 || how >= len(list): // another call that pushes the same to many
+					y := m.Many(key.Message, fingerprint, rapid.IntRange(1, 3).Draw(t, "users"))
+					many[one] = append(list, y)
+					got, err = y.Join(now, key.User, create)
+				default:
+					got, err = list[how].Join(now, key.User, create)
+				}
 				before := naive[key]
 				mustKnow := before != nil && !isOver(before)
 				switch {
@@ -49,31 +84,69 @@ func TestMemoryLaws(t *testing.T) {
 				case mustKnow:
 					t.Fatalf("%v, %v: what it must know was forgotten", got, err)
 				case err != nil:
-					living := 0
-					for _, x := range naive {
-						if !isOver(x) {
-							living++
-						}
-					}
 					if !errors.Is(err, homing.ErrFull) || m.Len() < places {
-						t.Fatalf("%v with %d of %d places taken, %d of them needed", err, m.Len(), places, living)
+						t.Fatalf("%v with %d of %d places taken, %d of them needed", err, m.Len(), places, living())
 					}
 				case !created:
 					t.Fatal("it remembers a message that is over, or never was")
 				default:
 					naive[key] = got
 				}
+				if found, known, err := m.Find(now, key, fingerprint); err == nil && (!known || found != got) && got != nil {
+					t.Fatalf("%v, %v, %v; it has just been joined", found, known, err)
+				}
 			},
 		})
 	})
 }
 
-// decide has some message that is busy be decided.
-func decide[T any](t *rapid.T, of map[homing.MessageKey]T, do func(T)) {
-	for _, id := range "abcdefgh" {
-		if x, known := of[homing.MessageKey{User: "u", Message: string(id)}]; known && rapid.Bool().Draw(t, "decided") {
-			do(x)
+// A message to many users is forgotten part by part; those who are busy are known until they are not, and keep nobody else's place.
+func TestManyAreForgotten(t *testing.T) {
+	const users = 1000
+	isBusy := func(i int) bool { return i%100 == 7 }
+	busy := true
+	m := homing.NewMemory(users, 10, func(i int) bool { return busy && isBusy(i) })
+	many := m.Many("m", 1, users)
+	user := func(i int) string { return strconv.Itoa(i) }
+	for i := range users {
+		if got, err := many.Join(0, user(i), func() int { return i }); got != i || err != nil {
+			t.Fatal(got, err)
 		}
+	}
+	if got, err := m.Join(10, homing.MessageKey{User: user(5), Message: "m"}, 1, nil); got != 5 || err != nil { // keeps its part
+		t.Fatal(got, err)
+	}
+	makeRoom := func(now homing.Instant) {
+		for i := range 10 {
+			if _, err := m.Join(now, homing.MessageKey{User: user(i), Message: "makes room"}, 1, func() int { return 0 }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	makeRoom(11)
+	known := 0
+	for i := range users {
+		got, isKnown, err := m.Find(11, homing.MessageKey{User: user(i), Message: "m"}, 1)
+		if err != nil || isKnown && got != i || !isKnown && isBusy(i) {
+			t.Fatal(i, got, isKnown, err)
+		}
+		if isKnown {
+			known++
+		}
+	}
+	if known+10 != m.Len() || known > users/4 {
+		t.Errorf("%d are known, in %d places", known, m.Len())
+	}
+	busy = false
+	makeRoom(1000)
+	if m.Len() != 10 || m.Groups() != 0 {
+		t.Errorf("%d places are taken, and %d messages have users", m.Len(), m.Groups())
+	}
+	if got, err := many.Join(1001, "late", func() int { return 1 }); got != 1 || err != nil {
+		t.Fatal(got, err)
+	}
+	if got, isKnown, err := m.Find(1001, homing.MessageKey{User: "late", Message: "m"}, 1); got != 1 || !isKnown || err != nil {
+		t.Error("whoever comes after all were forgotten is not known:", got, isKnown, err)
 	}
 }
 

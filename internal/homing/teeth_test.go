@@ -130,11 +130,15 @@ var teeth = []tooth{
 `},
 	{rule: 6, name: "an opening is not counted", file: "opening.go", old: `		n.counters[o.User%User(len(n.counters))]++
 `, new: ``},
-	{rule: 8, name: "no memory", file: "memory.go", old: `e == nil || m.isOver(now, e.Value.(*memory[T]))`, new: `true`},
-	{rule: 8, name: "the same id with another text", file: "memory.go", old: `found.fingerprint != fingerprint`, new: `false`},
-	{rule: 8, name: "a full memory forgets", file: "memory.go", old: `		return value, ErrFull
-`, new: `		m.forget(m.oldest.Front())
+	{rule: 8, name: "no memory", file: "memory.go", old: `if e := m.byKey[key]; e != nil {`, new: `if e := m.byKey[key]; false {`},
+	{rule: 8, name: "the same id with another text", file: "memory.go", old: `x.fingerprint != fingerprint`, new: `false`},
+	{rule: 8, name: "a full memory forgets", file: "memory.go", old: `		return value, false, ErrFull
+`, new: `		x := m.oldest.Remove(m.oldest.Front()).(*memory[T])
+		delete(m.byKey, MessageKey{x.one.user, x.message})
+		m.taken--
 `},
+	{rule: 8, name: "of many, a busy one is forgotten", file: "many.go", old: `if m.busy(k.value) {`, new: `if false {`, test: "TestManyAreForgotten"},
+	{rule: 8, name: "of many, who comes after all were forgotten is lost", file: "many.go", old: `len(y.users) == 0`, new: `y.users == nil`, test: "TestManyAreForgotten"},
 	{rule: 9, name: "buried without the registry", file: "bury.go", old: ` || p.absentSince == never || now.since(p.absentSince) < limit ||`, new: ` ||`, test: "TestBurialNeedsTheRegistry"},
 	{rule: 9, name: "buried without a majority", file: "bury.go", old: `silentTo*2 > peersOfIt`, new: `silentTo+peersOfIt > 0`, test: "TestBurialNeedsAMajority"},
 	{rule: 9, name: "a refusal of the host is taken for death where it is not trusted", file: "question.go",
