@@ -60,6 +60,7 @@ type Backend struct {
 	closures    *admin.Journal[admin.Closure]
 	door        door                  // of sessions
 	calls       door                  // of calls to the RPC port
+	crew        crew                  // runs the handlers
 	nudge       chan struct{}         // wakes the mover; holds one
 	self        chan discovery.Member // what is to be announced of this process; holds the newest
 	hasJoined   chan struct{}         // closed when the first incarnation has joined

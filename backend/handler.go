@@ -19,8 +19,7 @@ func (s *Session) guard(name string, handler func()) (returned bool) {
 	return true
 }
 
-// handle has the inbox worked off by a goroutine that lives as long as there is something in it: one per session, so that a
-// slow handler holds up its own session alone.
+// handle has the inbox worked off by one of the crew.
 func (s *Session) handle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -30,7 +29,7 @@ func (s *Session) handle() {
 func (s *Session) handleLocked() {
 	if !s.handling {
 		s.handling = true
-		go s.work()
+		s.backend.crew.hand(s)
 	}
 }
 

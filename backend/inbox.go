@@ -14,6 +14,13 @@ type received struct {
 type inbox struct {
 	messages []received
 	bytes    int
+	room     [1]received // of messages, for one that waits alone
+}
+
+func newInbox() *inbox {
+	in := new(inbox)
+	in.messages = in.room[:0]
+	return in
 }
 
 func (in *inbox) isEmpty() bool { return in == nil || len(in.messages) == 0 }

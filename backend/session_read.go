@@ -124,7 +124,7 @@ func (s *Session) deliver(m received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inbox == nil {
-		s.inbox = new(inbox)
+		s.inbox = newInbox()
 	}
 	s.inbox.push(m)
 	s.handleLocked()
