@@ -25,6 +25,7 @@ type unfinished struct {
 	open  bool // a fragmented message is under way
 
 	deflated bool // it is
+	valid    int  // bytes of whole that were seen to be UTF-8, if it is to be
 }
 
 // terms are what a client's frames must keep to.
@@ -33,8 +34,8 @@ type terms struct {
 	deflate bool // permessage-deflate was agreed on
 }
 
-// frameFunc takes a control frame, or a whole message. A payload is valid until it returns. Text is checked to be UTF-8 unless it is
-// deflated.
+// frameFunc takes a control frame, or a whole message. A payload is valid until it returns. Text is checked to be UTF-8, fragment by fragment,
+// unless it is deflated.
 type frameFunc func(op ws.OpCode, payload []byte, deflated bool) error
 
 // violation ends a session: the close code to send, and why, for the client's developer.
@@ -151,12 +152,32 @@ func (u *unfinished) accept(h ws.Header, payload []byte, frame frameFunc) error 
 		u.open, u.op, u.deflated = true, h.OpCode, h.Rsv&rsv1 != 0
 	}
 	u.whole = append(u.whole, payload...)
+	if u.op == ws.OpText && !u.deflated {
+		n, ok := validUTF8(u.whole[u.valid:], h.Fin)
+		if u.valid += n; !ok {
+			return errNotUTF8
+		}
+	}
 	if !h.Fin {
 		return nil
 	}
 	message := u.whole
-	u.open, u.whole = false, nil
-	return finishMessage(u.op, message, u.deflated, frame)
+	u.open, u.whole, u.valid = false, nil, 0
+	return frame(u.op, message, u.deflated)
+}
+
+// validUTF8 tells whether text is UTF-8, but for a character at its end that more bytes could complete, unless those are the last. The first n
+// bytes need not be looked at again.
+func validUTF8(text []byte, last bool) (n int, ok bool) {
+	if utf8.Valid(text) {
+		return len(text), true
+	}
+	for i := len(text) - 1; !last && i >= max(0, len(text)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(text[i]) {
+			return i, !utf8.FullRune(text[i:]) && utf8.Valid(text[:i])
+		}
+	}
+	return 0, false
 }
 
 func finishMessage(op ws.OpCode, payload []byte, deflated bool, frame frameFunc) error {

@@ -64,6 +64,9 @@ func naive(input []byte, deflate bool) (events []string) {
 			}
 		}
 		message = append(message, f.Payload...)
+		if op == ws.OpText && mark == "" && !canBeText(message) {
+			return append(events, "1007")
+		}
 		if !h.Fin {
 			continue
 		}
@@ -73,6 +76,26 @@ func naive(input []byte, deflate bool) (events []string) {
 		events = append(events, fmt.Sprintf("%d%s %q", op, mark, message))
 		message = nil
 	}
+}
+
+// canBeText tells whether something could follow that makes UTF-8 of begin: it tries.
+func canBeText(begin []byte) bool {
+	tails := []string{""}
+	for range utf8.UTFMax {
+		for _, tail := range tails {
+			if utf8.ValidString(string(begin) + tail) {
+				return true
+			}
+		}
+		var longer []string
+		for _, tail := range tails {
+			for _, b := range []string{"\x80", "\x90", "\xa0", "\xbf"} {
+				longer = append(longer, tail+b)
+			}
+		}
+		tails = longer
+	}
+	return false
 }
 
 // chunked feeds input in chunks whose sizes seed decides.
@@ -115,6 +138,8 @@ func FuzzReader(f *testing.F) {
 		{frame(false, ws.OpText, "\xce"), frame(true, ws.OpPing, "between"), frame(false, 0, ""), frame(true, 0, "\xba"), frame(true, ws.OpText, "")},
 		{frame(true, ws.OpText, long), frame(true, ws.OpText, long), frame(true, ws.OpPong, long[:125])},
 		{frame(false, ws.OpText, long), frame(true, 0, long)},
+		{frame(false, ws.OpText, "\xf4\x8f"), frame(false, 0, "\xbf"), frame(true, 0, "\xbf")}, {frame(false, ws.OpText, "\xf4"), frame(false, 0, "\x90")},
+		{frame(false, ws.OpText, "a\xed\xa0"), frame(true, 0, "\x80")}, {frame(false, ws.OpText, "\x80")}, {frame(false, ws.OpText, "\xe1\x80"), frame(true, 0, "")},
 		{frame(true, ws.OpText, "ok"), frame(true, ws.OpText, "\xff\xfe")},
 		{frame(true, ws.OpText, "ok"), ws.MustCompileFrame(ws.NewTextFrame([]byte("unmasked")))},
 		{frame(true, ws.OpPing, long[:126])}, {frame(true, 0, "of nothing")}, {frame(true, 5, "")}, {frame(false, ws.OpPing, "")},
