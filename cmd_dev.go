@@ -15,6 +15,7 @@ import (
 	"github.com/selvedge/selvedge/backend/chat"
 	"github.com/selvedge/selvedge/edge"
 	"github.com/selvedge/selvedge/internal/admin"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
@@ -88,7 +89,7 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		return usage(err)
 	}
 	defer pushes.close()
-	if err := pushes.open(e, cfg.ServiceNames()); err != nil {
+	if err := pushes.open(e, cfg.ServiceNames(), new(config.Settings)); err != nil {
 		return err
 	}
 

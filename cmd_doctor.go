@@ -53,7 +53,7 @@ func newDoctor(g *global) *cobra.Command {
 				return usage(fmt.Errorf("--token-file: %w", err))
 			}
 			for i, edge := range edges {
-				edges[i] = asURL(edge)
+				edges[i] = asURL("http", edge)
 			}
 			findings, err := doctor.Examine(cmd.Context(), doctor.Config{
 				Settings: settings, Service: service, Edges: edges, Token: cmp.Or(token, os.Getenv("SELVEDGE_TOKEN")), Logger: log,

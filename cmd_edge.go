@@ -86,7 +86,7 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 		return usage(settings.Locate(err))
 	}
 	defer pushes.close()
-	if err := pushes.open(e, cfg.ServiceNames()); err != nil {
+	if err := pushes.open(e, cfg.ServiceNames(), settings); err != nil {
 		return usage(err)
 	}
 	reload := func() (*config.Settings, error) {
@@ -97,7 +97,7 @@ func runEdge(ctx context.Context, log *zap.Logger, load func() (*config.Settings
 		if err := e.Reload(cfg); err != nil {
 			return settings, settings.Locate(err)
 		}
-		return settings, pushes.open(e, cfg.ServiceNames())
+		return settings, pushes.open(e, cfg.ServiceNames(), settings)
 	}
 	reloader, err := config.NewReloader("edge", settings, reload, cfg.Metrics, log)
 	if err != nil {

@@ -57,6 +57,7 @@ func (f *settingFlags) load(cmd *cobra.Command) (*config.Settings, error) {
 // reach says how a command reaches the members: through one process, or by finding them itself.
 type reach struct {
 	via, consul, backends, registry, service, tokenFile, ringSecretFile string
+	tls                                                                 sender.TLS
 
 	named func() bool // whether --service is given; nil: no
 }
@@ -70,6 +71,10 @@ func (r *reach) bind(flags *pflag.FlagSet) {
 	r.named = func() bool { return flags.Changed("service") }
 	flags.StringVar(&r.tokenFile, "token-file", "", "`FILE` with the push service's token (default: SELVEDGE_TOKEN)")
 	flags.StringVar(&r.ringSecretFile, "ring-secret-file", "", "`FILE` with the secret of the service's ring, where it has one")
+	flags.StringVar(&r.tls.CA, "tls-ca", "", "`FILE` with those who sign the certificates of what is called (default: the system's); the members speak TLS then")
+	flags.StringVar(&r.tls.Cert, "tls-cert", "", "`FILE` with the certificate to show")
+	flags.StringVar(&r.tls.Key, "tls-key", "", "`FILE` with its key")
+	flags.StringVar(&r.tls.ServerName, "tls-server-name", "", "`NAME` that the certificates of what is called must have (default: the host called)")
 	flags.SortFlags = false
 }
 
@@ -99,11 +104,18 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.tls != (sender.TLS{}) {
+		cfg.TLS = &r.tls
+	}
 	if r.via != "" {
 		if r.consul != "" || r.backends != "" || r.registry != "" {
 			return nil, usage(errors.New("--via goes through one process, which knows the members; leave --consul, --backends and --registry out"))
 		}
-		cfg.Via = asURL(r.via)
+		scheme := "http"
+		if cfg.TLS != nil {
+			scheme = "https"
+		}
+		cfg.Via = asURL(scheme, r.via)
 		if r.named == nil || !r.named() {
 			cfg.Service = ""
 		}
@@ -121,9 +133,9 @@ func (r *reach) open(log *zap.Logger) (*sender.Sender, error) {
 }
 
 // asURL takes HOST:PORT for a URL, too.
-func asURL(text string) string {
+func asURL(scheme, text string) string {
 	if !strings.Contains(text, "://") {
-		text = "http://" + text
+		text = scheme + "://" + text
 	}
 	return strings.TrimSuffix(text, "/")
 }

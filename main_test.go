@@ -73,7 +73,7 @@ func TestUsageErrors(t *testing.T) {
 		"push --to a --all":                                        "--all",
 		"push --to a --text x --file y":                            "--text",
 		"push --to a --text x --via 127.0.0.1:1 --consul x":        "--via",
-		"push --to a --text x --via https://127.0.0.1:1":           "http://",
+		"push --to a --text x --via ftp://127.0.0.1:1":             "http://",
 		"push --to a --text x --token-file /no/such/file":          "--token-file",
 		"push --to a --text x --output xml --via 127.0.0.1:1":      "text or json",
 		"push --to a --text x --log-level loud --via 127.0.0.1:1":  "debug, info",

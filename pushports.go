@@ -16,6 +16,7 @@ import (
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/edge"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
@@ -32,6 +33,7 @@ type pushPorts struct {
 // pushPort sees the members that the edge routes by.
 type pushPort struct {
 	view    *discovery.View
+	secure  sender.TLS // the zero value: none
 	sender  *sender.Sender
 	handler http.Handler
 	metrics *prometheus.Registry
@@ -42,19 +44,27 @@ const serviceHeader = "Selvedge-Service"
 var refusals = connect.NewErrorWriter()
 
 // open makes the senders of services, and closes those of others. It is called before the first request comes, and after each reload.
-func (p *pushPorts) open(e *edge.Edge, services []string) error {
+func (p *pushPorts) open(e *edge.Edge, services []string, settings *config.Settings) error {
 	ports := make(map[string]pushPort)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, service := range services {
 		port := p.ports[service]
-		if view := e.View(service); port.view != view {
+		var secure sender.TLS
+		if t := settings.Services[service].RPCTLS; t != nil {
+			secure = sender.TLS(*t)
+		}
+		if view := e.View(service); port.view != view || port.secure != secure {
 			metrics := prometheus.NewRegistry()
-			s, err := sender.New(sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN"), Metrics: metrics, Tracer: p.tracer})
-			if err != nil {
-				return err
+			cfg := sender.Config{Service: service, View: view, Token: os.Getenv("SELVEDGE_TOKEN"), Metrics: metrics, Tracer: p.tracer}
+			if secure != (sender.TLS{}) {
+				cfg.TLS = &secure
 			}
-			port = pushPort{view, s, s.Handler(), metrics}
+			s, err := sender.New(cfg)
+			if err != nil {
+				return settings.Locate(config.Under("services."+service+".rpc_tls", err))
+			}
+			port = pushPort{view, secure, s, s.Handler(), metrics}
 		}
 		ports[service] = port
 	}

@@ -108,8 +108,12 @@ func New(cfg Config) (*Backend, error) {
 		born:      time.Now(),
 		closures:  admin.NewJournal[admin.Closure](rememberClosures),
 	}
+	live, err := newLive(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("backend: %w", err)
+	}
 	b.changes = admin.NewChanges(b.view, nil)
-	b.live.Store(newLive(cfg))
+	b.live.Store(live)
 	b.device, _ = identity.ParseKey(cfg.Device) // checked above
 	if b.home, err = newHome(b, watched); err != nil {
 		return nil, fmt.Errorf("backend: %w", err)
@@ -169,6 +173,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	peerPath, peerHandler := b.home.rpcHandler()
 	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
 	calls := rpc.Server(b.rpcHandler(peerPath, peerHandler))
+	calls.ErrorLog, _ = zap.NewStdLogAt(b.log, zap.InfoLevel) // the level is one
 	operator := &http.Server{Handler: b.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
 
 	// Serving goes on while the member drains, so it has a context of its own.
@@ -177,7 +182,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	group, serving := errgroup.WithContext(serving)
 	defer b.home.close()
 	group.Go(func() error { return serve(sessions, listeners.sessions) })
-	group.Go(func() error { return serve(calls, listeners.rpc) })
+	group.Go(func() error { return serve(calls, b.secured(listeners.rpc)) })
 	if listeners.admin != nil {
 		group.Go(func() error { return serve(operator, listeners.admin) })
 	}
@@ -346,7 +351,7 @@ func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin.RequireTokenOf(b.rpcToken, b.pushHandler()))
-	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, peer)) // one endless stream from each member; its questions are counted
+	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, b.membersOnly(peer))) // one endless stream from each member; its questions are counted
 	return mux
 }
 

@@ -54,6 +54,8 @@ type Config struct {
 	Listen string
 	// RPC is where senders and the other members connect, host:port. Never let clients reach it. Default "127.0.0.1:9100".
 	RPC string
+	// RPCTLS has RPC speak TLS, with all who call it; it is the same for all members of the service, or for none. Default: none.
+	RPCTLS *RPCTLS
 	// Admin serves metrics, health and profiles, host:port. Default: none.
 	Admin string
 	// Advertise is the host under which others reach Listen and RPC. Default: the listeners' own hosts; for a Listen on all
@@ -142,6 +144,20 @@ type Config struct {
 	Tracer trace.TracerProvider
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
+}
+
+// RPCTLS is how a member talks TLS, 1.2 or later, on RPC and to the other members. The files are read by New, and again by [Backend.Reload]; for calls
+// to others at each connection.
+type RPCTLS struct {
+	// Cert and Key are PEM files of the member's certificate, with its chain, and its key. The member shows it to other members, too.
+	Cert, Key string
+	// ClientCA is a PEM file of those who sign the certificates that senders must show, which then is as good as a token. Default: none is asked for.
+	ClientCA string
+	// CA is a PEM file of those who sign the members' certificates. Where there is a ClientCA and no PeerToken, whoever shows such a
+	// certificate is a member. Default: ClientCA, else the system's.
+	CA string
+	// ServerName is what the members' certificates must have. Default: the host of the member's address.
+	ServerName string
 }
 
 // Pace bounds how fast sessions are closed when their users move; the slowest bound wins, and at least one a second goes.
@@ -239,9 +255,16 @@ func (c Config) check() error {
 	if _, err := identity.ParseKey(c.Device); err != nil {
 		problems = append(problems, config.Under("backend.device", err))
 	}
+	certificate := "" // which strangers do not have
+	if t := c.RPCTLS; t != nil {
+		certificate = t.ClientCA
+		if t.Cert == "" || t.Key == "" {
+			bad("backend.rpc.tls", "no certificate: set cert and key (RPCTLS)")
+		}
+	}
 	for _, l := range []struct{ key, addr, token, needs string }{
-		{"backend.rpc.addr", c.RPC, c.RPCToken, "backend.rpc.token_file (RPCToken)"},
-		{"backend.rpc.addr", c.RPC, c.PeerToken, "backend.rpc.peer_token_file (PeerToken)"},
+		{"backend.rpc.addr", c.RPC, c.RPCToken + certificate, "backend.rpc.token_file (RPCToken) or backend.rpc.tls.client_ca (RPCTLS)"},
+		{"backend.rpc.addr", c.RPC, c.PeerToken + certificate, "backend.rpc.peer_token_file (PeerToken) or backend.rpc.tls.client_ca (RPCTLS)"},
 		{"admin.addr", c.Admin, c.AdminToken, "admin.token_file (AdminToken)"},
 	} {
 		if err := admin.CheckExposure(l.addr, l.token, l.needs); err != nil {

@@ -70,6 +70,10 @@ func TestConfigCheck(t *testing.T) {
 		{"RPC off loopback", func(c *Config) { c.RPC = "10.0.0.1:9100" }, []string{"backend.rpc.token_file", "backend.rpc.peer_token_file", "127.0.0.1"}},
 		{"RPC off loopback, half the tokens", func(c *Config) { c.RPC, c.RPCToken = "10.0.0.1:9100", "t" }, []string{"peer_token_file"}},
 		{"RPC off loopback, tokens", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = "10.0.0.1:9100", "t", "p" }, nil},
+		{"RPC off loopback, certificates", func(c *Config) { c.RPC, c.RPCTLS = "10.0.0.1:9100", &RPCTLS{Cert: "c", Key: "k", ClientCA: "a"} }, nil},
+		{"RPC off loopback, only one side shows a certificate", func(c *Config) { c.RPC, c.RPCTLS = "10.0.0.1:9100", &RPCTLS{Cert: "c", Key: "k"} },
+			[]string{"backend.rpc.token_file", "backend.rpc.tls.client_ca"}},
+		{"RPC without a certificate", func(c *Config) { c.RPCTLS = &RPCTLS{ClientCA: "a"} }, []string{"backend.rpc.tls: no certificate"}},
 		{"RPC on IPv6 loopback", func(c *Config) { c.RPC = "[::1]:9100" }, nil},
 		{"RPC everywhere", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken = ":9100", "t", "p" }, []string{"backend.advertise"}},
 		{"RPC everywhere, advertised", func(c *Config) { c.RPC, c.RPCToken, c.PeerToken, c.Advertise = ":9100", "t", "p", "h" }, nil},
@@ -120,6 +124,11 @@ func TestNewRefuses(t *testing.T) {
 	secretless.EdgeSecretFile = "/does/not/exist"
 	if _, err := New(secretless); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a secret file that is not there: %v", err)
+	}
+	certless := cfg
+	certless.RPCTLS = &RPCTLS{Cert: "/does/not/exist", Key: "/does/not/exist"}
+	if _, err := New(certless); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "backend.rpc.tls.cert") {
+		t.Errorf("a certificate that is not there: %v", err)
 	}
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "metrics") {
 		t.Errorf("two members, one registry: %v", err)

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/hashring"
+	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/homing"
 	"github.com/selvedge/selvedge/internal/peerlink"
@@ -55,9 +56,12 @@ type home struct {
 
 func newHome(b *Backend, source discovery.Source) (*home, error) {
 	h := &home{b: b, openings: make(map[*homing.Opening]chan<- bool)}
-	h.links = peerlink.New(peerlink.Config{Token: b.cfg.PeerToken, Logger: b.log, OnLost: h.lost})
+	secure, err := b.callerTLS()
+	if err != nil {
+		return nil, config.Under("backend.rpc.tls", err)
+	}
+	h.links = peerlink.New(peerlink.Config{Token: b.cfg.PeerToken, TLS: secure, Logger: b.log, OnLost: h.lost})
 	h.reader, _ = source.(discovery.Reader)
-	var err error
 	h.rings, err = lru.New[string, *hashring.Ring](rememberRings)
 	h.node = h.newNode() // joins nobody, and knows that: for calls before Run
 	return h, err

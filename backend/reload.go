@@ -5,14 +5,23 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/selvedge/selvedge/internal/config"
 )
 
 // live is the part of the configuration that can be replaced while the member runs. It is immutable; each call reads it once.
 type live struct {
 	rpcToken, adminToken string
+	rpcTLS               *rpcTLS // nil: without
 }
 
-func newLive(cfg Config) *live { return &live{rpcToken: cfg.RPCToken, adminToken: cfg.AdminToken} }
+func newLive(cfg Config) (*live, error) {
+	secure, err := newRPCTLS(cfg.RPCTLS)
+	if err != nil {
+		return nil, config.Under("backend.rpc.tls", err)
+	}
+	return &live{cfg.RPCToken, cfg.AdminToken, secure}, nil
+}
 
 func (b *Backend) rpcToken() string   { return b.live.Load().rpcToken }
 func (b *Backend) adminToken() string { return b.live.Load().adminToken }
@@ -20,14 +29,18 @@ func (b *Backend) adminToken() string { return b.live.Load().adminToken }
 // reloadable are the fields of Config that Reload takes, or that it does not look at.
 var reloadable = map[string]bool{"RPCToken": true, "AdminToken": true, "Metrics": true, "Logger": true}
 
-// Reload has new calls treated by cfg: RPCToken and AdminToken count at once. Everything else must be as it was given to New, but for handlers,
+// Reload has new calls treated by cfg: RPCToken and AdminToken count at once, and the files of RPCTLS, which are read anew, for new connections. Everything else must be as it was given to New, but for handlers,
 // Metrics and Logger, which are not looked at. The error names what differs, or what is wrong, and then nothing has changed.
 func (b *Backend) Reload(cfg Config) error {
 	cfg = cfg.withDefaults()
 	if err := errors.Join(cfg.check(), b.cfg.needsRestart(cfg)); err != nil {
 		return fmt.Errorf("backend: %w", err)
 	}
-	b.live.Store(newLive(cfg))
+	next, err := newLive(cfg)
+	if err != nil {
+		return fmt.Errorf("backend: %w", err)
+	}
+	b.live.Store(next)
 	return nil
 }
 

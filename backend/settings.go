@@ -18,9 +18,6 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		return Config{}, err
 	}
 	b := s.Backend
-	if !b.RPC.TLS.Empty() {
-		return Config{}, s.Wrong("backend.rpc.tls", "the RPC does not speak TLS yet; leave this out, and keep the RPC on a private network with a token")
-	}
 	if !s.Admin.TLS.Empty() {
 		return Config{}, s.Wrong("admin.tls", "only an edge's admin listener speaks TLS; leave this out for a backend, and listen on loopback")
 	}
@@ -32,6 +29,9 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		Move:            Pace{Spread: b.Move.Spread, MaxPerSecond: b.Move.MaxPerSecond, Grace: b.Move.Grace},
 		DistrustRefused: b.RPC.TrustRefused != nil && !*b.RPC.TrustRefused,
 		DrainTimeout:    s.DrainTimeout, StateDir: s.StateDir, Logger: log,
+	}
+	if !b.RPC.TLS.Empty() {
+		cfg.RPCTLS = (*RPCTLS)(b.RPC.TLS)
 	}
 	var errs [4]error
 	cfg.RPCToken, errs[0] = s.Token("backend.rpc.token_file", b.RPC.TokenFile)

@@ -32,9 +32,8 @@ func TestFromSettings(t *testing.T) {
 func TestSettingsRefuseTLS(t *testing.T) {
 	some := &config.ServerTLS{Cert: "c.pem", Key: "k.pem"}
 	for key, s := range map[string]*config.Settings{
-		"backend.rpc.tls": {Backend: config.Backend{RPC: config.RPC{TLS: some}}},
-		"admin.tls":       {Admin: config.Admin{TLS: some}},
-		"":                {Admin: config.Admin{TLS: &config.ServerTLS{}}, Backend: config.Backend{RPC: config.RPC{TLS: &config.ServerTLS{}}}},
+		"admin.tls": {Admin: config.Admin{TLS: some}},
+		"":          {Admin: config.Admin{TLS: &config.ServerTLS{}}, Backend: config.Backend{RPC: config.RPC{TLS: &config.RPCTLS{}}}},
 	} {
 		s.Backends = "b1=127.0.0.1:1"
 		_, err := FromSettings(s, nil)

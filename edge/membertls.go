@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/certs"
 	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
@@ -27,14 +28,14 @@ func (t *MemberTLS) clientConfig() (*tls.Config, error) {
 		DynamicRecordSizingDisabled: true, // as towards clients
 	}
 	if t.CA != "" {
-		pool, err := loadPool(t.CA)
+		pool, err := certs.Pool(t.CA)
 		if err != nil {
 			return nil, config.Under("ca", err)
 		}
 		c.RootCAs = pool
 	}
 	if t.Cert != "" || t.Key != "" {
-		pair, err := Cert{t.Cert, t.Key}.load()
+		pair, err := certs.Pair(t.Cert, t.Key)
 		if err != nil {
 			return nil, config.Under("cert", err)
 		}

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/selvedge/selvedge/internal/certs"
 	"github.com/selvedge/selvedge/internal/config"
 )
 
@@ -42,14 +42,14 @@ func (t *TLS) serverConfig() (*tls.Config, error) {
 		return nil, config.Wrongf("certs", "none: name a certificate and its key")
 	}
 	for i, files := range t.Certs {
-		pair, err := files.load()
+		pair, err := certs.Pair(files.Cert, files.Key)
 		if err != nil {
 			return nil, config.Under(fmt.Sprintf("certs[%d]", i), err)
 		}
 		c.Certificates = append(c.Certificates, pair)
 	}
 	if t.ClientCA != "" {
-		pool, err := loadPool(t.ClientCA)
+		pool, err := certs.Pool(t.ClientCA)
 		if err != nil {
 			return nil, config.Under("client_ca", err)
 		}
@@ -67,26 +67,6 @@ func (t *TLS) serverConfig() (*tls.Config, error) {
 		c.SetSessionTicketKeys(keys)
 	}
 	return c, nil
-}
-
-func (f Cert) load() (tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
-	if err != nil {
-		return pair, fmt.Errorf("%s with the key %s: %w", f.Cert, f.Key, err)
-	}
-	return pair, nil
-}
-
-func loadPool(file string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
-	}
-	return pool, nil
 }
 
 // ticketKeys reads keys of 32 bytes, one to a line, in base64 (`openssl rand -base64 32`) or hexadecimal; empty lines and those that

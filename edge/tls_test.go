@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/selvedge/selvedge/internal/certs"
 	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/discovery"
 	"github.com/selvedge/selvedge/internal/testkit"
@@ -108,7 +109,7 @@ func (a *authority) leaf(hosts ...string) Cert {
 
 func (a *authority) pair(files Cert) tls.Certificate {
 	a.t.Helper()
-	pair, err := files.load()
+	pair, err := certs.Pair(files.Cert, files.Key)
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -26,16 +26,26 @@ type Config struct {
 	Membership Membership
 	// View, in place of Membership, is one that this process follows already and goes on running: edges route and push by one.
 	View *discovery.View
-	// Via is the URL of any member's RPC port, or of an edge's admin port, through which everything goes.
+	// Via is the URL, http or https, of any member's RPC port, or of an edge's admin port, through which everything goes.
 	Via string
 	// Token is the bearer token of the push service; empty where it asks for none.
 	Token string
+	// TLS says how the push service is called where it speaks TLS; with Membership or View it has members called by TLS. Its files are
+	// read anew for each connection. Default: Go's defaults for a Via of https, else none.
+	TLS *TLS
 	// Metrics is where the sender registers its metrics until it is closed. Default: nowhere.
 	Metrics *prometheus.Registry
 	// Tracer makes spans of pushes, and of the calls that they take. Default: none are made.
 	Tracer trace.TracerProvider
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
+}
+
+// TLS is what a caller of members that speak TLS has to know; each may be empty.
+type TLS struct {
+	CA         string // PEM file of those who sign the members' certificates; default: the system's
+	Cert, Key  string // PEM files of the certificate that the sender shows; default: none
+	ServerName string // that the members' certificates must have; default: the host of the member's address
 }
 
 func (c Config) check() error {
@@ -51,8 +61,12 @@ func (c Config) check() error {
 	if c.Via == "" {
 		return nil // Membership checks itself
 	}
-	if u, err := url.Parse(c.Via); err != nil || u.Scheme != "http" || u.Host == "" {
-		return fmt.Errorf("Via: %q is no URL of a push service; want http://HOST:PORT", c.Via)
+	u, err := url.Parse(c.Via)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("Via: %q is no URL of a push service; want http://HOST:PORT or https://HOST:PORT", c.Via)
+	}
+	if u.Scheme == "http" && c.TLS != nil {
+		return fmt.Errorf("Via: %q is without TLS, which TLS is set for; want https://HOST:PORT", c.Via)
 	}
 	return nil
 }

@@ -135,7 +135,9 @@ func TestConfig(t *testing.T) {
 		{sender.Config{}, "sender: "},
 		{sender.Config{Via: "http://h:1", Membership: memory}, "choose one"},
 		{sender.Config{Via: "h:1"}, "want http://HOST:PORT"},
-		{sender.Config{Via: "https://h:1"}, "want http://HOST:PORT"},
+		{sender.Config{Via: "ftp://h:1"}, "want http://HOST:PORT"},
+		{sender.Config{Via: "http://h:1", TLS: &sender.TLS{CA: "ca.pem"}}, "want https://HOST:PORT"},
+		{sender.Config{Via: "https://h:1", TLS: &sender.TLS{CA: "/does/not/exist"}}, "/does/not/exist"},
 		{sender.Config{Via: "http://"}, "want http://HOST:PORT"},
 		{sender.Config{Via: "http://h:\x00"}, "want http://HOST:PORT"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 // Sender pushes to users of one service. It is safe for concurrent use.
 type Sender struct {
 	http    *http.Client
+	secure  bool            // members are called by TLS
 	hangUp  func()          // ends all connections of http
 	via     *member         // nil: members are called directly
 	view    *discovery.View // nil with via
@@ -60,14 +62,22 @@ func New(cfg Config) (*Sender, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("sender: %w", err)
 	}
+	var secure func() *tls.Config
+	if cfg.TLS != nil {
+		var err error
+		if secure, err = rpc.Credentials(*cfg.TLS).Follow(); err != nil {
+			return nil, fmt.Errorf("sender: TLS: %w", err)
+		}
+	}
 	counted, err := newMetrics(cfg.Service, cfg.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("sender: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	client, hangUp := rpc.Client(cfg.Token)
+	client, hangUp := rpc.Client(cfg.Token, secure)
 	s := &Sender{
 		http:    client,
+		secure:  cfg.TLS != nil,
 		hangUp:  hangUp,
 		prefix:  randomPrefix(),
 		stop:    stop,
@@ -160,7 +170,7 @@ func (s *Sender) member(known discovery.Member) *member {
 	defer s.mu.Unlock()
 	m, ok := s.members[known.RPCAddr]
 	if !ok {
-		m = s.newMember(known.ID, "http://"+known.RPCAddr)
+		m = s.newMember(known.ID, rpc.URL(known.RPCAddr, s.secure))
 		s.members[known.RPCAddr] = m
 	}
 	return m

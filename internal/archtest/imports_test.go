@@ -18,10 +18,10 @@ const module = "github.com/selvedge/selvedge"
 var mayImport = map[string][]string{
 	"": {"edge", "backend/...", "backend", "hashring", "internal/..."},
 
-	"edge": {"edge/client", "hashring", "internal/admin", "internal/config", "internal/discovery", "internal/identity", "internal/reactor", "internal/tunnel",
-		"backend/sender", "backend/pushv1"},
+	"edge": {"edge/client", "hashring", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/identity", "internal/reactor",
+		"internal/tunnel", "backend/sender", "backend/pushv1"},
 	"edge/client": {},
-	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
+	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
 		"internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc", "internal/tracing"},
 	"backend/backendtest": {"backend", "internal/discovery"},
 	"backend/chat":        {"backend", "edge/client"}, // a file that pages load, whoever serves them
@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/archtest":        {},
 	"internal/bench":           {"backend/sender", "internal/reactor"},
 	"internal/bench/cmd/bench": {"internal/bench"},
+	"internal/certs":           {},
 	"internal/config":          {"internal/admin", "internal/discovery"},
 	"internal/discovery":       {"hashring"},
 	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery"},
@@ -44,7 +45,7 @@ var mayImport = map[string][]string{
 	"internal/pushlink":        {"backend/pushv1"},
 	"internal/reactor":         {},
 	"internal/ringsim":         {"hashring"},
-	"internal/rpc":             {},
+	"internal/rpc":             {"internal/certs"},
 	"internal/systemtest":      {},
 	"internal/systemd":         {},
 	"internal/testkit":         {},

@@ -85,6 +85,18 @@ type ServerTLS struct {
 // Empty tells whether nothing is set, which is the same as no TLS.
 func (t *ServerTLS) Empty() bool { return t == nil || *t == ServerTLS{} }
 
+// RPCTLS is how the members of a service talk TLS, to senders and to each other.
+type RPCTLS struct {
+	Cert       string `koanf:"cert" is:"file"` // shown to senders and to other members
+	Key        string `koanf:"key" is:"file"`
+	ClientCA   string `koanf:"client_ca" is:"file"` // who signs the certificates that senders must show
+	CA         string `koanf:"ca" is:"file"`        // who signs the members' certificates; default: client_ca, else the system's
+	ServerName string `koanf:"server_name"`         // that the members' certificates must have; default: the host of the member's address
+}
+
+// Empty tells whether nothing is set, which is the same as no TLS.
+func (t *RPCTLS) Empty() bool { return t == nil || *t == RPCTLS{} }
+
 // Consul says how to reach Consul.
 type Consul struct {
 	Addr       string `koanf:"addr"`
@@ -115,12 +127,13 @@ type FieldRules struct {
 
 // Service is how the members of a service are treated: by an edge, but for PanicThreshold, which counts wherever they are watched.
 type Service struct {
-	OnMove          string        `koanf:"on_move" oneof:"keep close"` // what becomes of sessions whose user has another owner now
-	ConnectTimeout  time.Duration `koanf:"connect_timeout"`            // to one member; default 1s
-	ResponseTimeout time.Duration `koanf:"response_timeout"`           // for the head of the answer to an upgrade; default 5s
-	Retries         int           `koanf:"retries"`                    // successors tried after the owner; default 2, below 0: none
-	EdgeSecretFile  string        `koanf:"edge_secret_file" is:"file"` // shared with the members; it signs requests to them
-	TLS             *MemberTLS    `koanf:"tls"`
+	OnMove          string        `koanf:"on_move" oneof:"keep close"`   // what becomes of sessions whose user has another owner now
+	ConnectTimeout  time.Duration `koanf:"connect_timeout"`              // to one member; default 1s
+	ResponseTimeout time.Duration `koanf:"response_timeout"`             // for the head of the answer to an upgrade; default 5s
+	Retries         int           `koanf:"retries"`                      // successors tried after the owner; default 2, below 0: none
+	EdgeSecretFile  string        `koanf:"edge_secret_file" is:"file"`   // shared with the members; it signs requests to them
+	TLS             *MemberTLS    `koanf:"tls"`                          // to the members' listeners
+	RPCTLS          *MemberTLS    `koanf:"rpc_tls"`                      // to their RPC, where backend.rpc.tls is set there
 	ProxyProtocol   string        `koanf:"proxy_protocol" oneof:"v1 v2"` // the PROXY header that members get; none: none
 	SourceAddresses []string      `koanf:"source_addresses"`
 	RingSecretFile  string        `koanf:"ring_secret_file" is:"file"` // 16 or more random bytes, which all who make the ring must have
@@ -214,9 +227,9 @@ type Move struct {
 
 // RPC is the listener of the push service.
 type RPC struct {
-	Addr          string     `koanf:"addr"`
-	TokenFile     string     `koanf:"token_file" is:"file"`
-	PeerTokenFile string     `koanf:"peer_token_file" is:"file"`
-	TLS           *ServerTLS `koanf:"tls"`           // not there yet: must be empty
-	TrustRefused  *bool      `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
+	Addr          string  `koanf:"addr"`
+	TokenFile     string  `koanf:"token_file" is:"file"`
+	PeerTokenFile string  `koanf:"peer_token_file" is:"file"`
+	TLS           *RPCTLS `koanf:"tls"`           // of all members or none
+	TrustRefused  *bool   `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
 }

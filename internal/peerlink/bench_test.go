@@ -42,7 +42,7 @@ func BenchmarkCall(b *testing.B) {
 	ended := make(chan struct{})
 	go func() { _ = server.Serve(ln); close(ended) }()
 	defer func() { server.Close(); <-ended }()
-	caller, closeAll := rpc.Client("")
+	caller, closeAll := rpc.Client("", nil)
 	defer closeAll()
 	client := pushv1.NewPushServiceClient(caller, "http://"+ln.Addr().String(), connect.WithGRPC(),
 		connect.WithAcceptCompression("gzip", nil, nil))

@@ -70,9 +70,9 @@ func TestSlowCaller(t *testing.T) {
 		served.Add(1)
 		reply(answer(mega))
 	})
-	client, closeAll := rpc.Client(token)
+	client, closeAll := rpc.Client(token, nil)
 	defer closeAll()
-	talk := newClient(client, m.addr).Talk(t.Context())
+	talk := newClient(client, "http://"+m.addr).Talk(t.Context())
 	const n = 100
 	requests := new(peerv1.Requests)
 	for i := range n {

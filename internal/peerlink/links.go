@@ -2,6 +2,7 @@ package peerlink
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -27,6 +28,8 @@ var (
 type Config struct {
 	// Token is the bearer token that the members ask for; empty where they ask for none.
 	Token string
+	// TLS says how members are called, of each new stream; nil: without TLS.
+	TLS func() *tls.Config
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *zap.Logger
 	// OnLost, if set, is told the address when a stream that the member had accepted broke, after all who waited have their errors.

@@ -48,18 +48,18 @@ type result struct {
 func newStream(l *Links, addr string) *stream {
 	s := &stream{links: l, addr: addr, out: newOutbox(), calls: make(map[uint64]*call)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.http, s.closeConn = rpc.Client(l.cfg.Token)
+	s.http, s.closeConn = rpc.Client(l.cfg.Token, l.cfg.TLS)
 	return s
 }
 
 // newClient returns a client without compression, for which Connect would ask: between members it costs more than it saves.
-func newClient(client *http.Client, addr string) peerv1.PeerServiceClient {
-	return peerv1.NewPeerServiceClient(client, "http://"+addr, connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil))
+func newClient(client *http.Client, url string) peerv1.PeerServiceClient {
+	return peerv1.NewPeerServiceClient(client, url, connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil))
 }
 
 // run is the stream's life. It ends when the stream is broken, or has been ended.
 func (s *stream) run() {
-	talk := newClient(s.http, s.addr).Talk(s.ctx)
+	talk := newClient(s.http, rpc.URL(s.addr, s.links.cfg.TLS != nil)).Talk(s.ctx)
 	_ = talk.Send(nil) // opens the stream; if that fails, Receive says why
 	var sending sync.WaitGroup
 	sending.Go(func() {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -12,19 +13,27 @@ const (
 	// DialTimeout is how long a connection to another process may take; inside a data centre it takes a millisecond.
 	DialTimeout = time.Second
 
-	pingAfter   = 5 * time.Second // of silence on a connection that has calls under way
-	pingTimeout = 3 * time.Second
-	idleTimeout = 5 * time.Minute
-	headTimeout = 10 * time.Second
-	maxStreams  = 4096 // calls at once on one connection; more wait
+	handshakeTimeout = 3 * time.Second // TLS, the connection included
+	pingAfter        = 5 * time.Second // of silence on a connection that has calls under way
+	pingTimeout      = 3 * time.Second
+	idleTimeout      = 5 * time.Minute
+	headTimeout      = 10 * time.Second
+	maxStreams       = 4096 // calls at once on one connection; more wait
 )
 
 // Client returns an HTTP client that shows token as a bearer token, if it is not empty, and holds one HTTP/2 connection to each
-// address, opened when first needed. closeAll ends its connections, calls under way included, and lets no new one be made.
-func Client(token string) (client *http.Client, closeAll func()) {
-	dialer := &trackingDialer{Dialer: net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}, open: make(map[*trackedConn]struct{})}
+// address, opened when first needed. secure says how it speaks TLS to https URLs, of each new connection; nil: Go's defaults. closeAll ends its
+// connections, calls under way included, and lets no new one be made.
+func Client(token string, secure func() *tls.Config) (client *http.Client, closeAll func()) {
+	if secure == nil {
+		secure, _ = Credentials{}.Follow() // reads nothing
+	}
+	dialer := &trackingDialer{
+		Dialer: net.Dialer{Timeout: DialTimeout, KeepAlive: 15 * time.Second}, secure: secure, open: make(map[*trackedConn]struct{}),
+	}
 	transport := &http.Transport{
 		DialContext:     dialer.dial,
+		DialTLSContext:  dialer.dialTLS,
 		IdleConnTimeout: idleTimeout,
 		Protocols:       protocols(false),
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
@@ -35,7 +44,7 @@ func Client(token string) (client *http.Client, closeAll func()) {
 	}
 }
 
-// Server returns a server for handler that speaks HTTP/2 without TLS and HTTP/1.1.
+// Server returns a server for handler that speaks HTTP/2 and HTTP/1.1, without TLS or, on what [Listener] returns, with it.
 func Server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -49,6 +58,7 @@ func Server(handler http.Handler) *http.Server {
 func protocols(http1 bool) *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(http1)
+	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
 	return p
 }
@@ -57,6 +67,7 @@ func protocols(http1 bool) *http.Protocols {
 // ago is not idle yet: it would stay for idleTimeout.
 type trackingDialer struct {
 	net.Dialer
+	secure func() *tls.Config
 
 	mu     sync.Mutex
 	open   map[*trackedConn]struct{}

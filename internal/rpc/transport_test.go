@@ -51,7 +51,7 @@ func TestClientAndServer(t *testing.T) {
 	})
 	for token, want := range map[string]string{"": "HTTP/2.0 ", "s3cret": "HTTP/2.0 Bearer s3cret"} {
 		clear(conns)
-		client, closeAll := rpc.Client(token)
+		client, closeAll := rpc.Client(token, nil)
 		for range 5 {
 			if got, err := call(client, addr); got != want || err != nil {
 				t.Errorf("token %q: %q, %v; want %q", token, got, err, want)
@@ -74,7 +74,7 @@ func TestClientAndServer(t *testing.T) {
 func TestCloseAllEndsCallsUnderWay(t *testing.T) {
 	started, gate := make(chan struct{}), make(chan struct{})
 	addr := start(t, func(http.ResponseWriter, *http.Request) { close(started); <-gate })
-	client, closeAll := rpc.Client("")
+	client, closeAll := rpc.Client("", nil)
 	result := make(chan error, 1)
 	go func() { _, err := call(client, addr); result <- err }()
 	<-started
@@ -120,7 +120,7 @@ func TestHungPeerIsFoundOut(t *testing.T) {
 	})
 	defer wg.Wait()
 	defer ln.Close()
-	client, closeAll := rpc.Client("")
+	client, closeAll := rpc.Client("", nil)
 	defer closeAll()
 	begin := time.Now()
 	if _, err := call(client, ln.Addr().String()); err == nil {

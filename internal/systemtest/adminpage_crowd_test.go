@@ -150,7 +150,7 @@ func (tb *tab) busy() time.Duration {
 
 // askAt asks members at their RPC addresses.
 func askAt(t *testing.T, registry *discovery.Memory) func(context.Context, string, *pushv1.StatusRequest) (*pushv1.StatusResponse, error) {
-	client, hangUp := rpc.Client("")
+	client, hangUp := rpc.Client("", nil)
 	t.Cleanup(hangUp)
 	return func(ctx context.Context, service string, r *pushv1.StatusRequest) (*pushv1.StatusResponse, error) {
 		all, err := registry.Read(ctx, service)
