@@ -79,7 +79,9 @@ func (s *secured) flags() []string {
 }
 
 // via reaches a member.
-func (s *secured) via(id string) []string { return append([]string{"--via", s.backends[id].rpc}, s.flags()...) }
+func (s *secured) via(id string) []string {
+	return append([]string{"--via", s.backends[id].rpc}, s.flags()...)
+}
 
 // curl posts JSON to a member's RPC port.
 func (s *secured) curl(m *member, method, body string, args ...string) (string, error) {
