@@ -82,7 +82,7 @@ generate: tools ## write the code that is generated from the protos
 # What tests and checks need. Each line says what it installs; what is there already is left alone.
 
 deps: promtool
-	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server php:php-cli slowhttptest:slowhttptest zsh:zsh fish:fish mandoc:mandoc
+	@./internal/tools/apt.sh chromium:chromium node:nodejs npm:npm nginx:nginx-light haproxy:haproxy ip:iproute2 redis-server:redis-server rabbitmq-server:rabbitmq-server nats-server:nats-server php:php-cli slowhttptest:slowhttptest zsh:zsh fish:fish mandoc:mandoc
 	@./internal/tools/apt.sh systemd-analyze:systemd strace:strace
 
 consul: $(if $(shell command -v consul),,$(BIN)/consul)
