@@ -138,7 +138,7 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&g.logFormat, "log-format", "console", "`FORMAT` of the log on standard error: console or json")
 	flags.StringVar(&g.output, "output", "text", "`FORMAT` of what is printed: text or json")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(newDev(g), newEdge(g), newBackend(g), newPush(g), newPresence(g), newKick(g), newRing(g), newDoctor(g), newCheck(g), newVersion(g), newMan(g))
+	root.AddCommand(newDev(g), newEdge(g), newBackend(g), newPush(g), newPresence(g), newKick(g), newRing(g), newBridge(g), newDoctor(g), newCheck(g), newVersion(g), newMan(g))
 	root.AddCommand(newHealth(g))
 	complete(root)
 	return root

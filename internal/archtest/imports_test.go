@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/bench":           {"backend/sender", "internal/reactor"},
 	"internal/bench/cmd/bench": {"internal/bench"},
 	"internal/certs":           {},
+	"internal/bridge":          {"backend/pushv1", "backend/sender", "internal/admin", "internal/config", "internal/identity"},
 	"internal/config":          {"internal/admin", "internal/discovery"},
 	"internal/discovery":       {"hashring"},
 	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery"},

@@ -22,6 +22,7 @@ type Settings struct {
 	TrustedProxies []string           `koanf:"trusted_proxies"` // addresses and networks whose word on X-Forwarded-* is taken
 	Backend        Backend            `koanf:"backend"`
 	Tracing        Tracing            `koanf:"tracing"`
+	Bridge         Bridge             `koanf:"bridge"`
 	Engine         string             `koanf:"engine" oneof:"auto splice copy"` // how tunnels move bytes
 	Name           string             `koanf:"name"`                            // X-Selvedge-Edge
 	StateDir       string             `koanf:"state_dir"`                       // directory for what must be known after a restart
@@ -232,4 +233,32 @@ type RPC struct {
 	PeerTokenFile string  `koanf:"peer_token_file" is:"file"`
 	TLS           *RPCTLS `koanf:"tls"`           // of all members or none
 	TrustRefused  *bool   `koanf:"trust_refused"` // a refused connection proves that the process has ended; false behind address translation
+}
+
+// Bridge is for `selvedge bridge`. One of redis, amqp and nats is given.
+type Bridge struct {
+	Redis    string `koanf:"redis"`    // redis://HOST:PORT/DB, rediss:// with TLS
+	AMQP     string `koanf:"amqp"`     // amqp://HOST:PORT/VHOST of a RabbitMQ, amqps:// with TLS
+	NATS     string `koanf:"nats"`     // nats://HOST:PORT, tls://; several by comma
+	Channel  string `koanf:"channel"`  // of Redis pub/sub
+	Stream   string `koanf:"stream"`   // of Redis, or of JetStream
+	Group    string `koanf:"group"`    // that bridges share: of consumers in Redis, a durable consumer in JetStream, a queue group in NATS; default selvedge
+	Field    string `koanf:"field"`    // of a Redis stream's entries that holds the body; default: all of them as a JSON object
+	Queue    string `koanf:"queue"`    // that all bridges share; declared durable where it is not there
+	Exchange string `koanf:"exchange"` // that the queue is bound to; declared fanout where it is not there
+	Subject  string `koanf:"subject"`  // of NATS
+
+	User    string `koanf:"user"`    // whom a message is for: json:PATH, header:NAME, all; several by comma; default json:user
+	Payload string `koanf:"payload"` // what sessions get: body, json:PATH, header:NAME; several by comma; default body
+	ID      string `koanf:"id"`      // json:PATH, header:NAME; default: the broker's own
+	Binary  bool   `koanf:"binary"`  // sessions get binary messages
+
+	Offline  string        `koanf:"offline" oneof:"ack dead-letter"` // what becomes of messages to users who are offline; default ack
+	Tries    int           `koanf:"tries"`                           // before a message is parked; default 10
+	Timeout  time.Duration `koanf:"timeout"`                         // of one try; default 5s
+	InFlight int           `koanf:"in_flight"`                       // messages taken that have no outcome yet; default 512
+
+	Service   string `koanf:"service"`
+	Via       string `koanf:"via"`                  // URL of any backend's RPC port or an edge's admin port, in place of consul, backends and registry
+	TokenFile string `koanf:"token_file" is:"file"` // of the push service; default: SELVEDGE_TOKEN
 }

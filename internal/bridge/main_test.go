@@ -1,0 +1,135 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/selvedge/selvedge/backend"
+	"github.com/selvedge/selvedge/backend/backendtest"
+	"github.com/selvedge/selvedge/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a bridge under test, to a real member.
+type running struct {
+	*Bridge
+	t     testing.TB
+	log   *observer.ObservedLogs
+	stop  func()
+	ended chan error
+}
+
+// runBridge runs a bridge to m until the test ends or stop is called, and waits until it reads its broker.
+func runBridge(t testing.TB, m *backendtest.Member, cfg Config) *running {
+	t.Helper()
+	core, log := observer.New(zap.DebugLevel)
+	cfg.Logger = zap.New(core)
+	cfg.Sender.Via = "http://" + m.RPCAddr().String()
+	cfg.Metrics = prometheus.NewRegistry()
+	b, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &running{Bridge: b, t: t, log: log, stop: stop, ended: make(chan error, 1)}
+	go func() { r.ended <- b.Run(ctx) }()
+	t.Cleanup(r.end)
+	select {
+	case <-b.Ready():
+	case err := <-r.ended:
+		t.Fatalf("the bridge has ended: %v", err)
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the bridge does not read its broker: %v", log.All())
+	}
+	return r
+}
+
+// end stops the bridge and waits for its end.
+func (r *running) end() {
+	r.t.Helper()
+	r.stop()
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+		r.ended <- nil
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("the bridge does not stop")
+	}
+}
+
+// counts waits until a metric with these labels ("" for none, else name=value) has a value.
+func (r *running) counts(metric, label string, want float64) {
+	r.t.Helper()
+	testkit.Eventually(r.t, 30*time.Second, func() error {
+		if got := r.metric(metric, label); got != want {
+			return fmt.Errorf("it is %v", got)
+		}
+		return nil
+	}, fmt.Sprintf("%s{%s} to be %v", metric, label, want))
+}
+
+func (r *running) metric(metric, label string) float64 {
+	r.t.Helper()
+	families, err := r.cfg.Metrics.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "selvedge_bridge_"+metric {
+			continue
+		}
+		for _, m := range f.Metric {
+			found := label == ""
+			for _, l := range m.Label {
+				found = found || l.GetName()+"="+l.GetValue() == label
+			}
+			if found {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	r.t.Fatalf("no metric %s{%s}", metric, label)
+	return 0
+}
+
+// wants checks what a client gets next.
+func wants(t testing.TB, c *backendtest.Client, texts ...string) {
+	t.Helper()
+	for _, want := range texts {
+		if got := string(c.Receive().Data); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func newMember(t testing.TB) *backendtest.Member {
+	return backendtest.New(t, backend.Config{ID: "b1"})
+}
+
+// ask returns the status of the operator's listener at a path.
+func (r *running) ask(path string) (status int, body string) {
+	r.t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + r.AdminAddr().String() + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
