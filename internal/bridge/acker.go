@@ -3,16 +3,12 @@ package bridge
 import (
 	"sync"
 	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // acker acknowledges the deliveries of one AMQP channel, of which tags count from 1. Those that end within a moment go in one frame where
 // no other is among them: a frame for each would cost the broker and this process more than the rest of the way.
 type acker struct {
-	ch interface {
-		Ack(tag uint64, multiple bool) error
-	}
+	ch      ackChannel
 	wake    chan struct{} // has a value when there is something to tell
 	quit    chan struct{}
 	stopped sync.WaitGroup
@@ -22,7 +18,12 @@ type acker struct {
 	mu    sync.Mutex
 	base  uint64          // the lowest tag that has not been acknowledged
 	ended map[uint64]bool // tags from base on that have ended; true: acknowledged by itself
-	stuck time.Time       // since when base has not moved
+	stuck time.Time       // since when base has not moved, while something has ended behind it
+}
+
+// ackChannel is an AMQP channel, but for tests.
+type ackChannel interface {
+	Ack(tag uint64, multiple bool) error
 }
 
 const (
@@ -30,7 +31,7 @@ const (
 	ackStuck = time.Second           // then what has ended does not wait any more for one that has not
 )
 
-func newAcker(ch *amqp.Channel) *acker {
+func newAcker(ch ackChannel) *acker {
 	a := &acker{ch: ch, wake: make(chan struct{}, 1), quit: make(chan struct{}), base: 1, ended: make(map[uint64]bool), stuck: time.Now()}
 	a.stopped.Go(a.run)
 	return a
@@ -57,45 +58,52 @@ func (a *acker) close() error {
 func (a *acker) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	<-timer.C
+	gathering := false // the timer is set to ackEvery, and others that end do not put it off
 	for {
 		select {
 		case <-a.wake:
-		case <-a.quit:
-			a.err = a.tell(true)
-			return
-		}
-		timer.Reset(ackEvery)
-		select {
+			if !gathering {
+				gathering = true
+				timer.Reset(ackEvery)
+			}
 		case <-timer.C:
+			gathering = false
+			held, err := a.tell(time.Now(), false)
+			if err != nil {
+				a.err = err // the channel is closed, and the broker delivers again
+				return
+			}
+			if held {
+				timer.Reset(ackStuck / 4)
+			}
 		case <-a.quit:
-			a.err = a.tell(true)
+			_, a.err = a.tell(time.Now(), true)
 			return
-		}
-		if a.err = a.tell(false); a.err != nil {
-			return // the channel is closed, and the broker delivers again
 		}
 	}
 }
 
 // tell acknowledges what has ended up to the first delivery that has not. What has ended behind that one is told one by one: when all must be told
-// now, or when it has waited for long enough.
-func (a *acker) tell(all bool) error {
-	upTo, multiple, single := a.next(time.Now(), all)
+// now, or when it has waited for long enough; held is whether some wait for that.
+func (a *acker) tell(now time.Time, all bool) (held bool, err error) {
+	upTo, multiple, single, held := a.next(now, all)
 	if upTo > 0 {
 		if err := a.ch.Ack(upTo, multiple); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, tag := range single {
 		if err := a.ch.Ack(tag, false); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return held, nil
 }
 
-// next finds what to acknowledge: everything up to a tag (0: nothing), and single ones. multiple is whether more than one ends with upTo.
-func (a *acker) next(now time.Time, all bool) (upTo uint64, multiple bool, single []uint64) {
+// next finds what to acknowledge: everything up to a tag (0: nothing), and single ones. multiple is whether more than one ends with upTo, held
+// whether some that have ended are left for later.
+func (a *acker) next(now time.Time, all bool) (upTo uint64, multiple bool, single []uint64, held bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for {
@@ -114,13 +122,16 @@ func (a *acker) next(now time.Time, all bool) (upTo uint64, multiple bool, singl
 	if len(a.ended) == 0 {
 		a.stuck = now
 	}
-	if all || now.Sub(a.stuck) > ackStuck {
-		for tag, told := range a.ended {
-			if !told {
-				a.ended[tag] = true
-				single = append(single, tag)
-			}
+	tellNow := all || now.Sub(a.stuck) > ackStuck
+	for tag, told := range a.ended {
+		switch {
+		case told:
+		case tellNow:
+			a.ended[tag] = true
+			single = append(single, tag)
+		default:
+			held = true
 		}
 	}
-	return upTo, multiple, single
+	return upTo, multiple, single, held
 }

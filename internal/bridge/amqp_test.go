@@ -11,34 +11,45 @@ import (
 	"github.com/selvedge/selvedge/internal/testkit"
 )
 
-// rabbit is a publisher and an observer of queues.
+// rabbit publishes to an exchange, and looks into queues.
 type rabbit struct {
-	t    testing.TB
-	conn *amqp.Connection
-	ch   *amqp.Channel
+	t        testing.TB
+	broker   *testkit.Broker
+	exchange string
+	queue    string
+	conn     *amqp.Connection // nil: to be opened
+	ch       *amqp.Channel
 }
 
-func dialRabbit(t testing.TB, url string) *rabbit {
-	t.Helper()
-	conn, err := amqp.Dial(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	ch, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ch.Confirm(false); err != nil {
-		t.Fatal(err)
-	}
-	return &rabbit{t, conn, ch}
+func (r *rabbit) config() Config {
+	return Config{AMQP: r.broker.URL, Queue: r.queue, Exchange: r.exchange}
 }
 
-func (r *rabbit) publish(exchange, key string, p amqp.Publishing) {
+func (r *rabbit) channel() *amqp.Channel {
 	r.t.Helper()
-	p.DeliveryMode = amqp.Persistent
-	confirmed, err := r.ch.PublishWithDeferredConfirm(exchange, key, true, false, p)
+	if r.conn == nil || r.conn.IsClosed() {
+		var err error
+		if r.conn, err = amqp.Dial(r.broker.URL); err == nil {
+			r.ch, err = r.conn.Channel()
+		}
+		if err == nil {
+			err = r.ch.Confirm(false)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { r.conn.Close() })
+	}
+	return r.ch
+}
+
+func (r *rabbit) publish(s sent) {
+	r.t.Helper()
+	p := amqp.Publishing{Body: []byte(s.body), MessageId: s.id, DeliveryMode: amqp.Persistent, Headers: amqp.Table{}}
+	for name, value := range s.headers {
+		p.Headers[name] = value
+	}
+	confirmed, err := r.channel().PublishWithDeferredConfirm(r.exchange, "", true, false, p)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -49,45 +60,79 @@ func (r *rabbit) publish(exchange, key string, p amqp.Publishing) {
 	}
 }
 
-// takes waits for a message in a queue and takes it.
-func (r *rabbit) takes(queue string) (d amqp.Delivery) {
-	r.t.Helper()
-	testkit.Eventually(r.t, 20*time.Second, func() error {
-		var ok bool
-		var err error
-		if d, ok, err = r.ch.Get(queue, true); err == nil && !ok {
-			err = fmt.Errorf("queue %s is empty", queue)
-		}
-		return err
-	}, "a message in "+queue)
-	return d
+func (r *rabbit) aside(place string) (s sent, err error) {
+	d, ok, err := r.channel().Get(r.queue+"."+place, true)
+	if err != nil || !ok {
+		return s, fmt.Errorf("none is there: %w", err)
+	}
+	s = sent{body: string(d.Body), id: d.MessageId, headers: make(map[string]string)}
+	for name, value := range d.Headers {
+		s.headers[name] = fmt.Sprint(value)
+	}
+	return s, nil
 }
 
-// empty waits until all messages of a queue are acknowledged.
-func (r *rabbit) left(queue string) int {
-	r.t.Helper()
-	q, err := r.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return q.Messages
+func (r *rabbit) left() (int, error) {
+	q, err := r.channel().QueueDeclarePassive(r.queue, true, false, false, false, nil)
+	return q.Messages, err
 }
 
 func TestQueue(t *testing.T) {
 	broker := testkit.StartRabbitMQ(t)
-	m := newMember(t)
-	pub := dialRabbit(t, broker.URL)
-	alice := m.Connect("alice")
-
-	t.Run("delivers and acknowledges", func(t *testing.T) {
-		cfg := Config{AMQP: broker.URL, Queue: "chat", Exchange: "fan", User: "json:to", Payload: "json:text"}
-		b := runBridge(t, m, cfg)
-		pub.publish("fan", "", amqp.Publishing{Body: []byte(`{"to":"alice","text":"hi"}`), MessageId: "1"})
-		wants(t, alice, "hi")
-		b.counts("messages_total", "outcome=delivered", 1)
-		b.end()
-		if n := pub.left("chat"); n != 0 {
-			t.Errorf("%d messages are left", n)
+	testKeeping(t, func(t *testing.T, name string) keeper {
+		return &rabbit{t: t, broker: broker, exchange: name + "-fan", queue: name}
+	}, broker)
+	t.Run("a publisher's repeat", func(t *testing.T) {
+		r := &rabbit{t: t, broker: broker, exchange: "repeat-fan", queue: "repeat"}
+		m := newMember(t)
+		alice := m.Connect("alice")
+		b := runBridge(t, m, r.config())
+		for _, id := range []string{"1", "1", "", "", "2"} {
+			r.publish(sent{body: `{"user":"alice"}`, id: id})
 		}
+		r.publish(sent{body: `{"user":"alice","last":true}`, id: "3"})
+		// Twice the one without an id: nothing tells them from two messages.
+		wants(t, alice, `{"user":"alice"}`, `{"user":"alice"}`, `{"user":"alice"}`, `{"user":"alice"}`, `{"user":"alice","last":true}`)
+		b.counts("unnamed_total", "", 2)
+		r.publish(sent{body: `{"user":"alice","other":true}`, id: "3"})
+		b.counts("put_aside_total", "reason=reused", 1)
+	})
+	t.Run("what is there is taken as it is", func(t *testing.T) {
+		r := &rabbit{t: t, broker: broker, exchange: "transient", queue: "quorum"}
+		ch := r.channel()
+		if _, err := ch.QueueDeclare("quorum", true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := ch.ExchangeDeclare("transient", "fanout", false, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		m := newMember(t)
+		alice := m.Connect("alice")
+		runBridge(t, m, r.config())
+		r.publish(sent{body: `{"user":"alice"}`, id: "1"})
+		wants(t, alice, `{"user":"alice"}`)
+	})
+	t.Run("an exchange of another type", func(t *testing.T) {
+		r := &rabbit{t: t, broker: broker, exchange: "topics", queue: "chat"}
+		if err := r.channel().ExchangeDeclare("topics", "topic", true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		wantMisuse(t, r.config(), "bind queue chat to it yourself")
+	})
+	t.Run("an array in a header", func(t *testing.T) {
+		r := &rabbit{t: t, broker: broker, exchange: "array-fan", queue: "array"}
+		m := newMember(t)
+		alice, bob := m.Connect("alice"), m.Connect("17")
+		cfg := r.config()
+		cfg.User = "header:to"
+		runBridge(t, m, cfg)
+		err := r.channel().PublishWithContext(t.Context(), r.exchange, "", true, false, amqp.Publishing{
+			Body: []byte("hi"), Headers: amqp.Table{"to": []any{"alice", int64(17)}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wants(t, alice, "hi")
+		wants(t, bob, "hi")
 	})
 }

@@ -97,8 +97,14 @@ func (c Config) newSource() (source, error) {
 	switch {
 	case c.AMQP != "":
 		return newQueue(c)
+	case c.Channel != "":
+		return newChannel(c)
+	case c.Redis != "":
+		return newStream(c)
+	case c.Stream != "":
+		return newJetStream(c), nil
 	default:
-		return nil, errors.New("not there yet")
+		return newSubject(c), nil
 	}
 }
 
@@ -193,6 +199,26 @@ func (b *Bridge) reading(ctx context.Context, name string) {
 	b.metrics.connected.Set(1)
 	b.log.Info("reading the broker", zap.String("from", name))
 	b.readyOnce.Do(func() { close(b.ready) })
+}
+
+// lose counts messages that are lost before they came here.
+func (b *Bridge) lose(r lossReason, n int) {
+	b.metrics.lost.WithLabelValues(string(r)).Add(float64(n))
+	b.quiet.Do(func() { b.log.Error("messages are lost", zap.String("reason", string(r)), zap.Int("messages", n)) })
+}
+
+// room is how many messages can be taken without waiting, by a source that takes them from one goroutine.
+func (b *Bridge) room() int { return cap(b.slots) - len(b.slots) }
+
+// awaitRoom waits until there is some, and tells whether ctx was still on.
+func (b *Bridge) awaitRoom(ctx context.Context) bool {
+	select {
+	case b.slots <- struct{}{}:
+		<-b.slots
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // idle waits for the end of all that was taken.

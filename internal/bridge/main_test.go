@@ -29,12 +29,14 @@ type running struct {
 	ended chan error
 }
 
-// runBridge runs a bridge to m until the test ends or stop is called, and waits until it reads its broker.
+// runBridge runs a bridge to m, or to what cfg says, until the test ends or stop is called, and waits until it reads its broker.
 func runBridge(t testing.TB, m *backendtest.Member, cfg Config) *running {
 	t.Helper()
 	core, log := observer.New(zap.DebugLevel)
 	cfg.Logger = zap.New(core)
-	cfg.Sender.Via = "http://" + m.RPCAddr().String()
+	if m != nil {
+		cfg.Sender.Via = "http://" + m.RPCAddr().String()
+	}
 	cfg.Metrics = prometheus.NewRegistry()
 	b, err := New(cfg)
 	if err != nil {

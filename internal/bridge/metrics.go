@@ -28,7 +28,17 @@ type metrics struct {
 	unnamed    prometheus.Counter
 	connected  prometheus.Gauge
 	losses     prometheus.Counter
+	lost       *prometheus.CounterVec
 }
+
+// lossReason is why a message was lost before the bridge had it, the label of selvedge_bridge_lost_total. What is published while nobody listens
+// is lost without anybody knowing.
+type lossReason string
+
+const (
+	trimmed    lossReason = "trimmed"    // a Redis stream was cut to its length before the entry was delivered
+	overflowed lossReason = "overflowed" // core NATS sent faster than messages got their outcomes
+)
 
 func newMetrics(service, source string, registry *prometheus.Registry) (*metrics, error) {
 	opts := func(name, help string) prometheus.Opts {
@@ -59,6 +69,10 @@ func newMetrics(service, source string, registry *prometheus.Registry) (*metrics
 		connected:  gauge("connected", "1 while the broker is being read."),
 		losses:     counter("connection_losses_total", "Times that the broker was not, or no longer, to be read."),
 	}
+	m.lost = prometheus.NewCounterVec(prometheus.CounterOpts(opts("lost_total", "Messages that are known to be lost, by how.")), []string{"reason"})
+	for _, r := range []lossReason{trimmed, overflowed} {
+		m.lost.WithLabelValues(string(r))
+	}
 	for _, o := range []outcome{delivered, offline, parked, dropped, returned} {
 		m.messages.WithLabelValues(string(o))
 	}
@@ -66,7 +80,7 @@ func newMetrics(service, source string, registry *prometheus.Registry) (*metrics
 		m.aside.WithLabelValues(string(r))
 	}
 	for _, c := range []prometheus.Collector{
-		m.messages, m.aside, m.seconds, m.inFlight, m.retries, m.redelivers, m.unnamed, m.connected, m.losses,
+		m.messages, m.aside, m.seconds, m.inFlight, m.retries, m.redelivers, m.unnamed, m.connected, m.losses, m.lost,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
