@@ -30,6 +30,13 @@ func (b *brokerTags) Ack(tag uint64, multiple bool) error {
 	return nil
 }
 
+// seen returns how many deliveries are outstanding, and how many frames came.
+func (b *brokerTags) seen() (outstanding, frames int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.outstanding), b.frames
+}
+
 func newTestAcker(deliveries int) (*acker, *brokerTags) {
 	tags := &brokerTags{outstanding: make(map[uint64]bool)}
 	for tag := range uint64(deliveries) {
@@ -91,26 +98,41 @@ func TestAckerGathers(t *testing.T) {
 			a.settle(tag)
 		}
 		time.Sleep(2 * ackEvery)
-		synctest.Wait()
-		if tags.frames > 3 || len(tags.outstanding) != 501 {
-			t.Errorf("%d frames for 500, %d outstanding", tags.frames, len(tags.outstanding))
+		if outstanding, frames := tags.seen(); frames > 3 || outstanding != 501 {
+			t.Errorf("%d frames for 500, %d outstanding", frames, outstanding)
 		}
 		for tag := uint64(502); tag <= 1001; tag++ { // all but 501
 			a.settle(tag)
 		}
 		time.Sleep(ackStuck / 2)
-		synctest.Wait()
-		if len(tags.outstanding) != 501 {
-			t.Errorf("%d outstanding: what stands behind one that hangs is not told one by one so soon", len(tags.outstanding))
+		if outstanding, _ := tags.seen(); outstanding != 501 {
+			t.Errorf("%d outstanding: what stands behind one that hangs is not told one by one so soon", outstanding)
 		}
 		time.Sleep(ackStuck)
-		synctest.Wait()
-		if len(tags.outstanding) != 1 {
-			t.Errorf("%d outstanding, want the one that hangs", len(tags.outstanding))
+		if outstanding, _ := tags.seen(); outstanding != 1 {
+			t.Errorf("%d outstanding, want the one that hangs", outstanding)
 		}
 		a.settle(501)
-		if err := a.close(); err != nil || len(tags.outstanding) != 0 {
-			t.Errorf("%v, %d outstanding", err, len(tags.outstanding))
+		err := a.close()
+		if outstanding, _ := tags.seen(); err != nil || outstanding != 0 {
+			t.Errorf("%v, %d outstanding", err, outstanding)
+		}
+	})
+}
+
+// A steady stream of ends does not put the telling off.
+func TestAckerIsNotPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, tags := newTestAcker(200)
+		for tag := uint64(1); tag <= 200; tag++ {
+			a.settle(tag)
+			time.Sleep(ackEvery / 5)
+		}
+		if outstanding, frames := tags.seen(); outstanding > 10 || frames < 20 || frames > 60 {
+			t.Errorf("%d outstanding after %d frames", outstanding, frames)
+		}
+		if err := a.close(); err != nil {
+			t.Error(err)
 		}
 	})
 }
