@@ -11,6 +11,7 @@ import (
 	"github.com/selvedge/selvedge/backend"
 	"github.com/selvedge/selvedge/backend/chat"
 	"github.com/selvedge/selvedge/edge"
+	"github.com/selvedge/selvedge/internal/bridge"
 	"github.com/selvedge/selvedge/internal/config"
 )
 
@@ -20,7 +21,7 @@ func newCheck(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what is wrong with a configuration, before a process does",
-		Long: "Read a configuration as `selvedge edge` and `selvedge backend` would, with the files that it names and the environment over it, and name file, line\n" +
+		Long: "Read a configuration as `selvedge edge`, `backend` and `bridge` would, with the files that it names and the environment over it, and name file, line\n" +
 			"and key of what is wrong. Nothing is listened on or connected to. Exit code 2: something is wrong.",
 		Example: `  selvedge check --config /etc/selvedge/edge.yaml
   selvedge check --schema > edge.schema.json   # for editors`,
@@ -61,6 +62,7 @@ type checked struct {
 	Routes    int      `json:"routes,omitempty"`
 	Services  []string `json:"services,omitempty"` // that routes name
 	Backend   string   `json:"backend,omitempty"`  // id
+	Bridge    string   `json:"bridge,omitempty"`   // what it reads
 }
 
 func (c checked) String() string {
@@ -72,13 +74,17 @@ func (c checked) String() string {
 	if c.Backend != "" {
 		parts = append(parts, "backend "+c.Backend)
 	}
+	if c.Bridge != "" {
+		parts = append(parts, "a bridge from "+c.Bridge)
+	}
 	return c.File + ": good: " + strings.Join(parts, "; ")
 }
 
-// check makes, and does not run, what the settings are for: an edge, a backend, or both. Errors of both come together.
+// check makes, and does not run, what the settings are for: an edge, a backend, a bridge, or several. Errors of all come together.
 func check(settings *config.Settings) (result checked, err error) {
 	forBackend := settings.Has("backend")
-	forEdge := !forBackend || settings.Has("listen") || settings.Has("routes") || settings.Has("services")
+	forBridge := settings.Has("bridge")
+	forEdge := !forBackend && !forBridge || settings.Has("listen") || settings.Has("routes") || settings.Has("services")
 	if forEdge {
 		cfg, edgeErr := edge.FromSettings(settings, zap.NewNop())
 		if edgeErr == nil {
@@ -99,6 +105,14 @@ func check(settings *config.Settings) (result checked, err error) {
 			}
 		}
 		err = errors.Join(err, backendErr)
+	}
+	if forBridge {
+		cfg, bridgeErr := bridge.FromSettings(settings, zap.NewNop())
+		if bridgeErr == nil {
+			bridgeErr = cfg.Check()
+		}
+		err = errors.Join(err, bridgeErr)
+		result.Bridge = cfg.Source()
 	}
 	return result, err
 }

@@ -44,6 +44,10 @@ func TestUsageErrors(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("routes:\n  - {path: /}\n  - {path: x}\nbackend: {id: b1, weight: 2000}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	bridges := filepath.Join(t.TempDir(), "bridge.yaml")
+	if err := os.WriteFile(bridges, []byte("bridge:\n  amqp: amqp://u:hush/ed@h\n  queue: q\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for line, says := range map[string]string{
 		"no-such-command": "unknown command",
 		"ring nope":       "unknown command",
@@ -78,14 +82,42 @@ func TestUsageErrors(t *testing.T) {
 		"push --to a --text x --output xml --via 127.0.0.1:1":      "text or json",
 		"push --to a --text x --log-level loud --via 127.0.0.1:1":  "debug, info",
 		"push --to a --text x --log-format loud --via 127.0.0.1:1": "console or json",
-		"presence":   "requires at least 1",
-		"kick":       "accepts 1",
-		"ring owner": "requires at least 1",
+		"bridge": "want one of redis, amqp and nats",
+		"bridge --amqp amqp://h --queue q --redis redis://h --channel c":      "2 brokers",
+		"bridge --amqp http://h --queue q":                                    "want amqp://HOST:PORT",
+		"bridge --amqp amqp://u:hush/ed@h --queue q":                          "percent-encoded",
+		"bridge --amqp amqp://h:port --queue q":                               "want amqp://HOST:PORT",
+		"bridge --redis redis://h/nodb --channel c":                           "redis://",
+		"bridge --amqp amqp://h":                                              "bridge.queue",
+		"bridge --redis redis://h":                                            "either a channel (pub/sub) or a stream",
+		"bridge --nats nats://h":                                              "bridge.subject",
+		"bridge --nats nats://h --subject s --queue q":                        "bridge.queue: this is for amqp",
+		"bridge --redis redis://h --channel c --offline dead-letter":          "no place to keep",
+		"bridge --amqp amqp://h --queue q --offline forget":                   "want ack or dead-letter",
+		"bridge --amqp amqp://h --queue q --user name":                        "bridge.user",
+		"bridge --amqp amqp://h --queue q --user json:":                       "name what to look for",
+		"bridge --amqp amqp://h --queue q --user all,json:user":               "never looked at",
+		"bridge --amqp amqp://h --queue q --payload all":                      "body, several by comma",
+		"bridge --amqp amqp://h --queue q --tries 0 --timeout 1m":             "bridge.timeout",
+		"bridge --amqp amqp://h --queue q --in-flight 100000":                 "1 to 65535",
+		"bridge --amqp amqp://h --queue q --admin 0.0.0.0:8082":               "token",
+		"bridge --amqp amqp://h --queue q --via 127.0.0.1:1 --consul x":       "bridge.via",
+		"bridge --amqp amqp://h --queue q --via https://127.0.0.1:1":          "http://",
+		"bridge --amqp amqp://h --queue q --token-file /no/such/file":         "bridge.token_file",
+		"bridge --amqp amqp://h --queue q --via 127.0.0.1:1 --backends x=h:1": "bridge.via",
+		"bridge --config " + bridges:                                          "bridge.yaml:2: bridge.amqp",
+		"check --config " + bridges:                                           "bridge.yaml:2: bridge.amqp",
+		"presence":                                                            "requires at least 1",
+		"kick":                                                                "accepts 1",
+		"ring owner":                                                          "requires at least 1",
 	} {
 		t.Run(line, func(t *testing.T) {
 			_, stderr, code := execute(t, strings.Fields(line)...)
 			if code != exitUsage || !strings.Contains(stderr, says) {
 				t.Errorf("exit code %d, %q; want %d and %q", code, stderr, exitUsage, says)
+			}
+			if strings.Contains(stderr, "hush") {
+				t.Errorf("%q shows a password", stderr)
 			}
 		})
 	}
@@ -133,6 +165,13 @@ func TestCheck(t *testing.T) {
 	}
 	stdout, stderr, code := execute(t, "check", "--config", file)
 	if want := file + ": good: an edge with 1 listener and 2 routes to 1 service (chat); backend b7\n"; code != 0 || stdout != want {
+		t.Errorf("exit code %d, %q, %q; want %q", code, stdout, stderr, want)
+	}
+	if err := os.WriteFile(file, []byte("bridge: {amqp: amqp://u:p@h, queue: chat}\nbackends: b1=127.0.0.1:1/2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, code = execute(t, "check", "--config", file)
+	if want := file + ": good: a bridge from queue chat\n"; code != 0 || stdout != want {
 		t.Errorf("exit code %d, %q, %q; want %q", code, stdout, stderr, want)
 	}
 	if stdout, _, code := execute(t, "check", "--schema"); code != 0 || !strings.Contains(stdout, `"trusted_proxies"`) {

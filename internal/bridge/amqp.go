@@ -60,7 +60,7 @@ func (q *queue) run(ctx context.Context, b *Bridge) error {
 	acks := newAcker(ch)
 	defer func() { _ = acks.close() }()
 	shelf := newShelf(conn, q.name)
-	b.reading(ctx, "queue "+q.name)
+	b.reading(ctx)
 	for {
 		select {
 		case d, open := <-deliveries:

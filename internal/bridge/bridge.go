@@ -34,8 +34,10 @@ type Bridge struct {
 	slots  chan struct{} // a value for each message in flight
 	flight sync.WaitGroup
 	lines  *lines
-	giveUp chan struct{}  // closed when what is not settled is left to the broker
-	quiet  rate.Sometimes // what many messages have to say of one trouble, once a second
+	giveUp chan struct{} // closed when what is not settled is left to the broker
+
+	// What many messages have to say of one trouble is logged once a second.
+	sayRetry, sayAside, sayLost rate.Sometimes
 
 	ready     chan struct{} // closed when the broker is read for the first time
 	readyOnce sync.Once
@@ -82,7 +84,8 @@ func newBridge(cfg Config, src source) *Bridge {
 	b := &Bridge{
 		cfg: cfg, log: cfg.Logger.With(zap.String("source", src.kind())), source: src,
 		slots: make(chan struct{}, cfg.InFlight), lines: newLines(),
-		giveUp: make(chan struct{}), ready: make(chan struct{}), quiet: rate.Sometimes{Interval: time.Second},
+		giveUp: make(chan struct{}), ready: make(chan struct{}),
+		sayRetry: rate.Sometimes{Interval: time.Second}, sayAside: rate.Sometimes{Interval: time.Second}, sayLost: rate.Sometimes{Interval: time.Second},
 	}
 	b.user, _ = parseExpression(cfg.User, []string{"json", "header", "all"})
 	b.payload, _ = parseExpression(cfg.Payload, []string{"json", "header", "body"})
@@ -91,6 +94,16 @@ func newBridge(cfg Config, src source) *Bridge {
 	starting := "starting: the broker is not read yet"
 	b.trouble.Store(&starting)
 	return b
+}
+
+// Check finds what New would refuse. It starts nothing.
+func (c Config) Check() error {
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return err
+	}
+	_, err := c.newSource()
+	return err
 }
 
 func (c Config) newSource() (source, error) {
@@ -192,19 +205,19 @@ func (b *Bridge) follow(ctx context.Context) error {
 }
 
 // reading is called by a source that takes messages from now on.
-func (b *Bridge) reading(ctx context.Context, name string) {
+func (b *Bridge) reading(ctx context.Context) {
 	if ctx.Err() == nil {
 		b.trouble.Store(nil)
 	}
 	b.metrics.connected.Set(1)
-	b.log.Info("reading the broker", zap.String("from", name))
+	b.log.Info("reading the broker", zap.String("from", b.cfg.Source()))
 	b.readyOnce.Do(func() { close(b.ready) })
 }
 
 // lose counts messages that are lost before they came here.
 func (b *Bridge) lose(r lossReason, n int) {
 	b.metrics.lost.WithLabelValues(string(r)).Add(float64(n))
-	b.quiet.Do(func() { b.log.Error("messages are lost", zap.String("reason", string(r)), zap.Int("messages", n)) })
+	b.sayLost.Do(func() { b.log.Error("messages are lost", zap.String("reason", string(r)), zap.Int("messages", n)) })
 }
 
 // room is how many messages can be taken without waiting, by a source that takes them from one goroutine.

@@ -189,6 +189,20 @@ func (c Config) checkSource() error {
 	return errors.Join(problems...)
 }
 
+// Source says what the bridge reads: "queue chat", for people.
+func (c Config) Source() string {
+	switch {
+	case c.AMQP != "":
+		return "queue " + c.Queue
+	case c.Channel != "":
+		return "channel " + c.Channel
+	case c.Stream != "":
+		return "stream " + c.Stream
+	default:
+		return "subject " + c.Subject
+	}
+}
+
 // forgets tells whether the broker forgets a message as it sends it: it takes no acknowledgements and keeps nothing.
 func (c Config) forgets() bool { return c.Channel != "" || c.NATS != "" && c.Stream == "" }
 

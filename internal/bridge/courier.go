@@ -136,7 +136,7 @@ func (b *Bridge) carry(e *errand) outcome {
 			return e.outcome()
 		}
 		b.metrics.retries.Inc()
-		b.quiet.Do(func() {
+		b.sayRetry.Do(func() {
 			b.log.Warn("a message is tried again; its outcome is not certain", zap.Int("tries", tries), zap.Int("users", len(left)), zap.Error(so.err))
 		})
 		if !b.wait(mathrand.N(wait)) {
@@ -147,7 +147,7 @@ func (b *Bridge) carry(e *errand) outcome {
 
 const (
 	retryFirst = 100 * time.Millisecond // the most that is waited after the first try; doubled for each after it
-	retryMost  = 30 * time.Second
+	retryMost  = 30 * time.Second       // with a try's own time less than the minute for which members remember an id
 )
 
 // wait waits for d, or returns false where the bridge gives up what it has not settled.
@@ -240,7 +240,7 @@ func (b *Bridge) putAside(e *errand, l letter) bool {
 		if err == nil {
 			break
 		}
-		b.quiet.Do(func() { b.log.Error("a message cannot be put aside in the broker; it is tried again", zap.Error(err)) })
+		b.sayAside.Do(func() { b.log.Error("a message cannot be put aside in the broker; it is tried again", zap.Error(err)) })
 		if !b.wait(mathrand.N(wait)) {
 			return false
 		}
@@ -250,7 +250,7 @@ func (b *Bridge) putAside(e *errand, l letter) bool {
 		return true
 	}
 	e.aside++
-	b.quiet.Do(func() {
+	b.sayAside.Do(func() {
 		text := "a message is parked"
 		if e.keep == nil {
 			text = "a message is dropped; this broker has no place to park it in"

@@ -73,7 +73,7 @@ func (j *jetStream) run(ctx context.Context, b *Bridge) error {
 	defer stop()
 	renewed.Go(func() { j.renew(renewing) })
 
-	b.reading(ctx, "stream "+j.stream)
+	b.reading(ctx)
 	for {
 		m, err := messages.Next()
 		switch {

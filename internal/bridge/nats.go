@@ -61,7 +61,7 @@ func (s *subject) run(ctx context.Context, b *Bridge) error {
 	}
 	// Once ctx has ended the server is asked to send nothing more; what it has sent by then is taken.
 	defer context.AfterFunc(ctx, func() { _ = sub.Drain() })()
-	b.reading(ctx, "subject "+s.name)
+	b.reading(ctx)
 	open := context.WithoutCancel(ctx)
 	dropped := 0
 	for {

@@ -91,7 +91,7 @@ func (c *channel) run(ctx context.Context, b *Bridge) error {
 				b.idle()
 				return nil
 			}
-			b.reading(ctx, "channel "+c.name)
+			b.reading(ctx)
 		case *redis.Message:
 			b.take(open, &message{body: []byte(got.Payload), header: func(string) []string { return nil }, end: func(bool) {}})
 		}

@@ -65,7 +65,7 @@ func (s *stream) run(ctx context.Context, b *Bridge) error {
 	helpers.Go(func() { s.every(open, streamRenew, s.renew) })
 	helpers.Go(func() { s.every(open, streamAcks, s.acknowledge) })
 
-	b.reading(ctx, "stream "+s.name)
+	b.reading(ctx)
 	if err := s.read(ctx, b); err != nil {
 		return err
 	}

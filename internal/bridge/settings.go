@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"os"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -20,6 +21,10 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		Sender: sender.Config{Service: b.Service, Via: b.Via, Token: os.Getenv("SELVEDGE_TOKEN"), Logger: log},
 		Admin:  s.Admin.Addr, Logger: log,
 	}
+	if b.Via != "" && !strings.Contains(b.Via, "://") {
+		cfg.Sender.Via = "http://" + b.Via
+	}
+	cfg.Sender.Via = strings.TrimSuffix(cfg.Sender.Via, "/")
 	def(&cfg.Admin, DefaultAdmin)
 	if cfg.Admin == "off" {
 		cfg.Admin = ""

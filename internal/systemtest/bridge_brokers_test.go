@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -44,19 +45,27 @@ func (r *rabbit) flags() []string {
 	return []string{"--amqp", r.url, "--queue", "push", "--exchange", "chat"}
 }
 
-func (r *rabbit) publish(t *testing.T, id, body string) {
+func (r *rabbit) publish(t *testing.T, first int, bodies []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
-	confirmed, err := r.ch.PublishWithDeferredConfirmWithContext(ctx, "chat", "", true, false, amqp.Publishing{
-		Body: []byte(body), MessageId: id, DeliveryMode: amqp.Persistent,
-	})
-	if err == nil {
-		_, err = confirmed.WaitContext(ctx)
+	var confirmed []*amqp.DeferredConfirmation
+	for i, body := range bodies {
+		c, err := r.ch.PublishWithDeferredConfirmWithContext(ctx, "chat", "", true, false, amqp.Publishing{
+			Body: []byte(body), MessageId: fmt.Sprintf("id-%d", first+i), DeliveryMode: amqp.Persistent,
+		})
+		if err != nil {
+			t.Errorf("publish: %v", err)
+			return
+		}
+		confirmed = append(confirmed, c)
 	}
-	if err != nil {
-		t.Errorf("publish: %v", err)
+	for _, c := range confirmed {
+		if took, err := c.WaitContext(ctx); err != nil || !took {
+			t.Errorf("publish: confirmed %v, %v", took, err)
+			return
+		}
 	}
 }
 
@@ -112,8 +121,15 @@ func (r *redisStream) flags() []string {
 	return []string{"--redis", r.url, "--stream", "chat", "--group", "push", "--field", "body"}
 }
 
-func (r *redisStream) publish(t *testing.T, _, body string) {
-	if err := r.client.XAdd(context.Background(), &redis.XAddArgs{Stream: "chat", Values: []string{"body", body}}).Err(); err != nil {
+func (r *redisStream) publish(t *testing.T, _ int, bodies []string) {
+	ctx := context.Background()
+	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, body := range bodies {
+			p.XAdd(ctx, &redis.XAddArgs{Stream: "chat", Values: []string{"body", body}})
+		}
+		return nil
+	})
+	if err != nil {
 		t.Errorf("publish: %v", err)
 	}
 }
@@ -169,9 +185,23 @@ func (j *jetStream) flags() []string {
 	return []string{"--nats", j.url, "--stream", "CHAT", "--group", "push", "--subject", "chat.>"}
 }
 
-func (j *jetStream) publish(t *testing.T, _, body string) {
-	if _, err := j.js.Publish(context.Background(), "chat.room", []byte(body)); err != nil {
-		t.Errorf("publish: %v", err)
+func (j *jetStream) publish(t *testing.T, _ int, bodies []string) {
+	var acks []jetstream.PubAckFuture
+	for _, body := range bodies {
+		ack, err := j.js.PublishAsync("chat.room", []byte(body))
+		if err != nil {
+			t.Errorf("publish: %v", err)
+			return
+		}
+		acks = append(acks, ack)
+	}
+	for _, ack := range acks {
+		select {
+		case <-ack.Ok():
+		case err := <-ack.Err():
+			t.Errorf("publish: %v", err)
+			return
+		}
 	}
 }
 

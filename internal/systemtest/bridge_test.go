@@ -32,8 +32,8 @@ func newBridgeRun(t *testing.T) bridgeRun {
 // broker is one that keeps messages, as a publisher and an operator see it.
 type broker interface {
 	flags() []string
-	// publish returns when the broker has the message for certain.
-	publish(t *testing.T, id, body string)
+	// publish returns when the broker has the messages for certain. first is the number of the first of them, which makes their ids.
+	publish(t *testing.T, first int, bodies []string)
 	// letters takes all that was put aside in a place, and returns the bodies by the user that they were for.
 	letters(t *testing.T, place string) map[string][]string
 	// left is how many messages are not acknowledged.
@@ -44,7 +44,10 @@ func TestBridgeFromRabbitMQ(t *testing.T)    { testBridge(t, startRabbit(t)) }
 func TestBridgeFromRedisStream(t *testing.T) { testBridge(t, startRedisStream(t)) }
 func TestBridgeFromJetStream(t *testing.T)   { testBridge(t, startJetStream(t)) }
 
-const bridgeUsers = 60
+const (
+	bridgeUsers     = 60
+	publishedAtOnce = 100
+)
 
 // bridgeBody is a message as it is published.
 func bridgeBody(user string, n int) string { return fmt.Sprintf(`{"to":%q,"text":"m%d"}`, user, n) }
@@ -75,9 +78,14 @@ func testBridge(t *testing.T, from broker) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for i := range run.messages {
-			from.publish(t, fmt.Sprintf("id-%d", i), bridgeBody(users[i%len(users)], i))
-			published.Add(1)
+		for first := 0; first < run.messages; {
+			var bodies []string
+			for i := first; i < min(first+publishedAtOnce, run.messages); i++ {
+				bodies = append(bodies, bridgeBody(users[i%len(users)], i))
+			}
+			from.publish(t, first, bodies)
+			first += len(bodies)
+			published.Store(int64(first))
 		}
 	}()
 	defer func() { <-done }()
