@@ -35,10 +35,11 @@ test: deps consul js build ## every test, on real parts; installs or builds what
 	go test -C deploy/verify .
 	@$(MAKE) --no-print-directory fuzz
 
-fuzz: ## what strangers send, heads of requests, key expressions and tokens, FUZZ_TIME (10000x, or 10m) of each
+fuzz: ## what strangers send, heads of requests, key expressions, tokens and messages, FUZZ_TIME (10000x, or 10m) of each
 	go test -run '^$$' -fuzz '^FuzzPlainRequest$$' -fuzztime $(FUZZ_TIME) ./edge
 	go test -run '^$$' -fuzz '^FuzzKey$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzToken$$' -fuzztime $(FUZZ_TIME) ./internal/identity
+	go test -run '^$$' -fuzz '^FuzzUsers$$' -fuzztime $(FUZZ_TIME) ./internal/bridge
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
