@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +28,6 @@ type Bridge struct {
 	metrics *metrics
 
 	user, payload, id expression
-	readsJSON         bool
 
 	pusher pusher        // sender, but for tests
 	slots  chan struct{} // a value for each message in flight
@@ -90,7 +89,6 @@ func newBridge(cfg Config, src source) *Bridge {
 	b.user, _ = parseExpression(cfg.User, []string{"json", "header", "all"})
 	b.payload, _ = parseExpression(cfg.Payload, []string{"json", "header", "body"})
 	b.id, _ = parseExpression(cfg.ID, []string{"json", "header"})
-	b.readsJSON = b.user.readsJSON() || b.payload.readsJSON() || b.id.readsJSON()
 	starting := "starting: the broker is not read yet"
 	b.trouble.Store(&starting)
 	return b
@@ -132,6 +130,9 @@ func (b *Bridge) AdminAddr() net.Addr { return b.adminAddr }
 // set-up is not what the configuration says.
 func (b *Bridge) Run(ctx context.Context) error {
 	defer b.sender.Close()
+	if c, ok := b.source.(io.Closer); ok {
+		defer func() { _ = c.Close() }()
+	}
 	if b.cfg.Admin != "" {
 		var config net.ListenConfig
 		ln, err := config.Listen(ctx, "tcp", b.cfg.Admin)
@@ -194,13 +195,21 @@ func (b *Bridge) follow(ctx context.Context) error {
 		}
 		wait := span/2 + rand.N(span/2)
 		b.log.Error("the broker is not read; trying again", zap.Duration("wait", wait), zap.Error(err))
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, wait) {
 			return nil
 		}
+	}
+}
+
+// sleep returns false where ctx ended before d was over.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -243,7 +252,7 @@ func (b *Bridge) adminHandler() http.Handler {
 
 func (b *Bridge) isReady() error {
 	if text := b.trouble.Load(); text != nil {
-		return errors.New(strings.TrimSpace(*text))
+		return errors.New(*text)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"connectrpc.com/connect"
-	"github.com/tidwall/gjson"
 	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
@@ -72,11 +71,10 @@ func (b *Bridge) read(m *message) *errand {
 		e.reason, e.wrong = r, err
 		return e
 	}
-	if b.readsJSON && !gjson.ValidBytes(m.body) {
-		return fail(isMalformed, errors.New("the body is no JSON"))
-	}
 	var err error
-	if e.users, e.all, err = b.user.users(m); err != nil {
+	if e.users, e.all, err = b.user.users(m); errors.Is(err, errNoJSON) {
+		return fail(isMalformed, err)
+	} else if err != nil {
 		return fail(hasNoUser, err)
 	}
 	data, err := b.payload.value(m)
@@ -89,8 +87,11 @@ func (b *Bridge) read(m *message) *errand {
 	e.push = sender.Message{Data: data, Binary: b.cfg.Binary, ID: m.id}
 	if len(b.id) > 0 {
 		id, err := b.id.value(m)
-		if err != nil || len(id) == 0 {
-			return fail(isMalformed, fmt.Errorf("id: %w", errNotThere))
+		if err == nil && len(id) == 0 {
+			err = errNotThere
+		}
+		if err != nil {
+			return fail(isMalformed, fmt.Errorf("id: %w", err))
 		}
 		e.push.ID = givenID(string(id))
 	}

@@ -61,11 +61,6 @@ func (e expression) isOptional() bool {
 	return last != "all" && last != "body"
 }
 
-// readsJSON tells whether bodies must be JSON for the expression to find what it names.
-func (e expression) readsJSON() bool {
-	return slices.ContainsFunc(e, func(a alternative) bool { return a.kind == "json" })
-}
-
 var errNotThere = errors.New("no such value in the message")
 
 // users finds the users of m, each once. all is everybody.
@@ -77,7 +72,11 @@ func (e expression) users(m *message) (users []string, all bool, err error) {
 		case "header":
 			users = m.header(a.name)
 		default:
-			if users, err = usersOf(gjson.GetBytes(m.body, a.name)); err != nil {
+			var r gjson.Result
+			if r, err = m.json(a.name); err == nil {
+				users, err = usersOf(r)
+			}
+			if err != nil {
 				return nil, false, fmt.Errorf("%s:%s: %w", a.kind, a.name, err)
 			}
 		}
@@ -135,9 +134,13 @@ func (e expression) value(m *message) (value []byte, err error) {
 				return []byte(values[0]), nil
 			}
 		default:
-			if r := gjson.GetBytes(m.body, a.name); r.Type == gjson.String {
+			r, err := m.json(a.name)
+			switch {
+			case err != nil:
+				return nil, err
+			case r.Type == gjson.String:
 				return []byte(r.Str), nil
-			} else if r.Exists() {
+			case r.Exists():
 				return []byte(r.Raw), nil
 			}
 		}

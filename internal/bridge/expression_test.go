@@ -29,6 +29,9 @@ func TestUsers(t *testing.T) {
 		{"json:to,all", `{"to":[]}`, "*", ""},
 		{"json:to,all", `{"to":null}`, "*", ""},
 		{"all", `?`, "*", ""},
+		{"header:to,json:to", `?`, "carol", ""},
+		{"json:to,header:to", `{"to":"alice"`, "", "no JSON"},
+		{"json:to,all", `{"to":"alice"`, "", "no JSON"}, // and not everybody
 		{"json:to", `{"to":null}`, "", "no such value"},
 		{"json:to", `{"to":[]}`, "", "no such value"},
 		{"json:to", `{}`, "", "no such value"},
@@ -74,6 +77,7 @@ func TestPayload(t *testing.T) {
 		{"header:text", ``, "by header"},
 		{"json:none,header:none,body", `{}`, "{}"},
 		{"json:none", `{}`, ""},
+		{"json:text", `{"text":"a"`, ""},
 	} {
 		e, err := parseExpression(test.expression, []string{"json", "header", "body"})
 		if err != nil {

@@ -2,9 +2,11 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/tidwall/gjson"
 )
 
 // message is one message as its broker gave it.
@@ -17,6 +19,19 @@ type message struct {
 	end func(settled bool)
 	// keep puts a copy aside in the broker, and returns when that is certain; nil where the broker keeps nothing.
 	keep func(context.Context, letter) error
+
+	parsed bool // body has been found to be JSON
+}
+
+var errNoJSON = errors.New("the body is no JSON")
+
+// json finds what stands at a path of the body.
+func (m *message) json(path string) (gjson.Result, error) {
+	if !m.parsed && !gjson.ValidBytes(m.body) { // else it would find something all the same
+		return gjson.Result{}, errNoJSON
+	}
+	m.parsed = true
+	return gjson.GetBytes(m.body, path), nil
 }
 
 // letter is a message, or one user's part of it, that is put aside.

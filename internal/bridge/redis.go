@@ -39,6 +39,8 @@ func newChannel(c Config) (*channel, error) {
 	return &channel{client, c.Channel}, err
 }
 
+func (c *channel) Close() error { return c.client.Close() }
+
 func (c *channel) kind() string { return "redis_channel" }
 
 const (

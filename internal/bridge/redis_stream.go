@@ -23,7 +23,8 @@ type stream struct {
 	field  string // "": all fields
 	// consumer is this host's: a bridge that is started again has back at once what the one before it had.
 	consumer string
-	last     string // the newest entry that was read; a group that has gone is made anew behind it
+	wake     chan struct{} // has a value when there is something to acknowledge
+	last     string        // the newest entry that was read; a group that has gone is made anew behind it
 
 	mu    sync.Mutex
 	held  map[string]bool // ids of entries that were read; true: has ended, and Redis is to be told
@@ -48,9 +49,11 @@ func newStream(c Config) (*stream, error) {
 		return nil, fmt.Errorf("this host's name, under which it consumes: %w", err)
 	}
 	return &stream{
-		client: client, name: c.Stream, group: c.Group, field: c.Field, consumer: "selvedge-" + host, last: "$", held: make(map[string]bool),
+		client: client, name: c.Stream, group: c.Group, field: c.Field, consumer: "selvedge-" + host, wake: make(chan struct{}, 1), last: "$", held: make(map[string]bool),
 	}, nil
 }
+
+func (s *stream) Close() error { return s.client.Close() }
 
 func (s *stream) kind() string { return "redis_stream" }
 
@@ -62,8 +65,8 @@ func (s *stream) run(ctx context.Context, b *Bridge) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer shut()
-	helpers.Go(func() { s.every(open, streamRenew, s.renew) })
-	helpers.Go(func() { s.every(open, streamAcks, s.acknowledge) })
+	helpers.Go(func() { s.renew(open) })
+	helpers.Go(func() { s.tell(open) })
 
 	b.reading(ctx)
 	if err := s.read(ctx, b); err != nil {
@@ -75,20 +78,6 @@ func (s *stream) run(ctx context.Context, b *Bridge) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), streamRenew)
 	defer cancel()
 	return s.acknowledge(last)
-}
-
-// every calls f at intervals until ctx ends. What it could not do it does the next time.
-func (s *stream) every(ctx context.Context, interval time.Duration, f func(context.Context) error) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			_ = f(ctx) // reads tell of a Redis that is away
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // join makes the group, and the stream, where they are not there. A new group begins with what is added from then on.
@@ -260,6 +249,33 @@ func (s *stream) settle(id string, settled bool) {
 	}
 	s.held[id] = true
 	s.ended = append(s.ended, id)
+	s.nudge()
+}
+
+func (s *stream) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tell acknowledges what ends, with what else does so within a moment, until ctx ends. Reads tell of a Redis that is away.
+func (s *stream) tell(ctx context.Context) {
+	for wait := streamAcks; ; {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+		wait = streamAcks
+		if s.acknowledge(ctx) != nil {
+			wait = streamBlock
+			s.nudge()
+		}
+	}
 }
 
 // acknowledge tells Redis of all that has ended. Until it knows, they are held, so that they are not taken again. One goroutine calls it at a time.
@@ -283,16 +299,20 @@ func (s *stream) acknowledge(ctx context.Context) error {
 	}
 }
 
-// renew claims what is in flight here anew, before others do.
-func (s *stream) renew(ctx context.Context) error {
+// renew claims what is in flight here anew, before others do, until ctx ends.
+func (s *stream) renew(ctx context.Context) {
+	for sleep(ctx, streamRenew) {
+		s.renewOnce(ctx)
+	}
+}
+
+func (s *stream) renewOnce(ctx context.Context) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.held))
 	s.mu.Unlock()
 	for some := range slices.Chunk(ids, streamBatch) {
-		err := s.client.XClaimJustID(ctx, &redis.XClaimArgs{Stream: s.name, Group: s.group, Consumer: s.consumer, Messages: some}).Err()
-		if err != nil {
-			return err
+		if s.client.XClaimJustID(ctx, &redis.XClaimArgs{Stream: s.name, Group: s.group, Consumer: s.consumer, Messages: some}).Err() != nil {
+			return // until the next time
 		}
 	}
-	return nil
 }
