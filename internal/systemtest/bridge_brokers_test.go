@@ -24,7 +24,7 @@ type rabbit struct {
 	ch  *amqp.Channel
 }
 
-func startRabbit(t *testing.T) *rabbit {
+func startRabbit(t *testing.T) broker {
 	t.Helper()
 	r := &rabbit{url: testkit.StartRabbitMQ(t).URL}
 	conn, err := amqp.Dial(r.url)
@@ -105,7 +105,7 @@ type redisStream struct {
 	client *redis.Client
 }
 
-func startRedisStream(t *testing.T) *redisStream {
+func startRedisStream(t *testing.T) broker {
 	t.Helper()
 	url := testkit.StartRedis(t).URL
 	options, err := redis.ParseURL(url)
@@ -163,7 +163,7 @@ type jetStream struct {
 	js  jetstream.JetStream
 }
 
-func startJetStream(t *testing.T) *jetStream {
+func startJetStream(t *testing.T) broker {
 	t.Helper()
 	j := &jetStream{url: testkit.StartNATS(t).URL}
 	conn, err := nats.Connect(j.url)

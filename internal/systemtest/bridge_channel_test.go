@@ -13,6 +13,7 @@ import (
 // Redis pub/sub keeps nothing. What is published while a bridge listens arrives; what is published while none does is lost, and so is what a bridge
 // that is killed had not pushed yet. This counts both.
 func TestBridgeFromRedisChannel(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	run := newBridgeRun(t)
 	c := newCluster(t, 3, 1)
 	users := userNames(bridgeUsers)

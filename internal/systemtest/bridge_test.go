@@ -40,9 +40,9 @@ type broker interface {
 	left(t *testing.T) int
 }
 
-func TestBridgeFromRabbitMQ(t *testing.T)    { testBridge(t, startRabbit(t)) }
-func TestBridgeFromRedisStream(t *testing.T) { testBridge(t, startRedisStream(t)) }
-func TestBridgeFromJetStream(t *testing.T)   { testBridge(t, startJetStream(t)) }
+func TestBridgeFromRabbitMQ(t *testing.T)    { testBridge(t, startRabbit) }
+func TestBridgeFromRedisStream(t *testing.T) { testBridge(t, startRedisStream) }
+func TestBridgeFromJetStream(t *testing.T)   { testBridge(t, startJetStream) }
 
 const (
 	bridgeUsers     = 60
@@ -54,9 +54,10 @@ func bridgeBody(user string, n int) string { return fmt.Sprintf(`{"to":%q,"text"
 
 // While messages are published, two bridges that share them are killed in turn and started again, and a backend is killed: every message reaches its
 // user, no session gets one twice, and who was offline has it among the dead letters.
-func testBridge(t *testing.T, from broker) {
+func testBridge(t *testing.T, start func(*testing.T) broker) {
+	t.Parallel() // they wait, mostly
 	run := newBridgeRun(t)
-	c := newCluster(t, 3, 1)
+	from, c := start(t), newCluster(t, 3, 1)
 	users := userNames(bridgeUsers)
 	door := &node{process: c.edges[0].process, id: "edge 1", host: &host{listen: c.edges[0].addr}}
 	all := connectAll(users, 1, []*node{door})
