@@ -172,9 +172,11 @@ func (b *Backend) Run(ctx context.Context) error {
 	b.door.open()
 	peerPath, peerHandler := b.home.rpcHandler()
 	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
-	calls := rpc.Server(b.rpcHandler(peerPath, peerHandler))
+	pipelines, endPipelines := context.WithCancel(context.WithoutCancel(ctx))
+	defer endPipelines()
+	calls := rpc.Server(b.rpcHandler(pipelines, peerPath, peerHandler))
 	calls.ErrorLog, _ = zap.NewStdLogAt(b.log, zap.InfoLevel) // the level is one
-	operator := &http.Server{Handler: b.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
+	operator := &http.Server{Handler: b.adminHandler(pipelines), ReadHeaderTimeout: 10 * time.Second}
 
 	// Serving goes on while the member drains, so it has a context of its own.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -225,6 +227,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	b.home.leave()
 	_ = operator.Close()
 	b.hangUp(calls)
+	endPipelines()
 	stop()
 	return errors.Join(group.Wait(), ended, left)
 }
@@ -348,26 +351,26 @@ func (b *Backend) serveHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // rpcHandler is what senders and members reach, each with a credential of its own.
-func (b *Backend) rpcHandler(peerPath string, peer http.Handler) http.Handler {
+func (b *Backend) rpcHandler(pipelines context.Context, peerPath string, peer http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", admin.RequireTokenOf(b.rpcToken, b.pushHandler()))
+	mux.Handle("/", admin.RequireTokenOf(b.rpcToken, b.pushHandler(pipelines)))
 	mux.Handle(peerPath, admin.RequireToken(b.cfg.PeerToken, b.membersOnly(peer))) // one endless stream from each member; its questions are counted
 	return mux
 }
 
-// pushHandler serves the push and ring services to whoever has shown a token.
-func (b *Backend) pushHandler() http.Handler {
+// pushHandler serves the push and ring services to whoever has shown a token. Senders' own connections end with pipelines.
+func (b *Backend) pushHandler(pipelines context.Context) http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(rpc.JSON(), connect.WithReadMaxBytes(maxRequestBytes))
 	path, push := pushv1.NewPushServiceHandler(pushService{b}, options)
-	mux.Handle(path, b.counted(push))
+	mux.Handle(path, b.counted(pushService{b}.orUpgraded(pipelines, push)))
 	path, ring := pushv1.NewRingServiceHandler(pushService{b}, options)
 	mux.Handle(path, b.counted(ring))
 	return mux
 }
 
-func (b *Backend) adminHandler() http.Handler {
-	return admin.Handler(admin.Config{Token: b.adminToken, Ready: b.isReady, Show: b.cfg.Metrics, Page: pictures{b}, RPC: b.pushHandler()})
+func (b *Backend) adminHandler(pipelines context.Context) http.Handler {
+	return admin.Handler(admin.Config{Token: b.adminToken, Ready: b.isReady, Show: b.cfg.Metrics, Page: pictures{b}, RPC: b.pushHandler(pipelines)})
 }
 
 func (b *Backend) isReady() error {

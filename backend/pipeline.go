@@ -3,11 +3,14 @@ package backend
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"connectrpc.com/connect"
+	"go.uber.org/zap"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/pushlink"
+	"github.com/selvedge/selvedge/internal/rpc"
 )
 
 var errStopped = pushv1.NewError(connect.CodeUnavailable, &pushv1.ErrorDetail{Reason: pushv1.Reason_NOT_A_MEMBER}, errors.New("this member has stopped"))
@@ -15,6 +18,23 @@ var errStopped = pushv1.NewError(connect.CodeUnavailable, &pushv1.ErrorDetail{Re
 // Pipeline takes many pushes at once from a sender.
 func (p pushService) Pipeline(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pushv1.PushAnswers]) error {
 	return pushlink.Serve(ctx, stream, p.begin)
+}
+
+// orUpgraded takes the connections of senders that carry nothing but pushes, until ctx ends, and passes on all else.
+func (p pushService) orUpgraded(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != pushv1.PushServicePipelineProcedure || !rpc.IsUpgrade(r, pushlink.Protocol) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		conn, in, err := rpc.Accept(w, pushlink.Protocol)
+		if err == nil {
+			err = pushlink.ServeConn(ctx, conn, in, p.begin)
+		}
+		if err != nil {
+			p.b.log.Debug("a sender's connection has ended", zap.String("address", r.RemoteAddr), zap.Error(err))
+		}
+	})
 }
 
 // begin settles those of some pushes that settle at once; each other has a goroutine until it is settled.

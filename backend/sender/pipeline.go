@@ -20,6 +20,7 @@ const pipelineMost = 64 << 10
 type pipelined struct {
 	pushv1.PushServiceClient
 	member  string          // its name
+	dial    pushlink.Dial   // nil: only streams
 	running *sync.WaitGroup // the sender's streams
 	hasNone atomic.Bool     // the member is of a release without Pipeline
 
@@ -90,7 +91,7 @@ func (p *pipelined) open() (*pushlink.Link, error) {
 	}
 	if p.link == nil || p.link.HasEnded() {
 		link := pushlink.New()
-		p.running.Go(func() { link.Run(p.PushServiceClient) })
+		p.running.Go(func() { link.Run(p.dial, p.PushServiceClient) })
 		p.link = link
 	}
 	return p.link, nil

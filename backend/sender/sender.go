@@ -1,12 +1,14 @@
 package sender
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/pushlink"
 	"github.com/selvedge/selvedge/internal/rpc"
 	"github.com/selvedge/selvedge/internal/tracing"
 )
@@ -25,6 +28,7 @@ import (
 // Sender pushes to users of one service. It is safe for concurrent use.
 type Sender struct {
 	http    *http.Client
+	token   string
 	secure  bool            // members are called by TLS
 	hangUp  func()          // ends all connections of http
 	via     *member         // nil: members are called directly
@@ -77,6 +81,7 @@ func New(cfg Config) (*Sender, error) {
 	client, hangUp := rpc.Client(cfg.Token, secure)
 	s := &Sender{
 		http:    client,
+		token:   cfg.Token,
 		secure:  cfg.TLS != nil,
 		hangUp:  hangUp,
 		prefix:  randomPrefix(),
@@ -91,7 +96,7 @@ func New(cfg Config) (*Sender, error) {
 		if named != "" {
 			client.Transport = &naming{named, client.Transport}
 		}
-		s.via = s.newMember(cfg.Via, cfg.Via)
+		s.via = s.newMember(cfg.Via, cfg.Via, nil)
 		close(s.ended)
 		return s, nil
 	}
@@ -170,14 +175,20 @@ func (s *Sender) member(known discovery.Member) *member {
 	defer s.mu.Unlock()
 	m, ok := s.members[known.RPCAddr]
 	if !ok {
-		m = s.newMember(known.ID, rpc.URL(known.RPCAddr, s.secure))
+		var dial pushlink.Dial
+		if !s.secure { // TLS has a stream of HTTP/2
+			dial = func(ctx context.Context) (net.Conn, *bufio.Reader, error) {
+				return rpc.Upgrade(ctx, known.RPCAddr, pushv1.PushServicePipelineProcedure, pushlink.Protocol, s.token)
+			}
+		}
+		m = s.newMember(known.ID, rpc.URL(known.RPCAddr, s.secure), dial)
 		s.members[known.RPCAddr] = m
 	}
 	return m
 }
 
-func (s *Sender) newMember(name, url string) *member {
-	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), member: name, running: &s.streams}
+func (s *Sender) newMember(name, url string, dial pushlink.Dial) *member {
+	client := &pipelined{PushServiceClient: pushv1.NewPushServiceClient(s.http, url, plain), member: name, dial: dial, running: &s.streams}
 	return &member{name: name, client: client, ring: pushv1.NewRingServiceClient(s.http, url, plain), hangUp: client.close}
 }
 

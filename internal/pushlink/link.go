@@ -1,10 +1,12 @@
 package pushlink
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
+	"github.com/selvedge/selvedge/internal/rpc"
 )
 
 // ErrBroken is the outcome of pushes that were under way on a stream that ended: whether the member got them is not known. Push again, with
@@ -36,7 +39,12 @@ type Link struct {
 
 	began    time.Time     // zero of the clock that calls are sent by
 	accepted chan struct{} // closed when the member has taken the stream
+	outbox   *outbox       // under mu; nil until the member has taken an upgraded connection
+	ping     bool          // under mu; an empty frame is due
 }
+
+// Dial opens an upgraded connection to the member. An error that wraps [rpc.ErrNotUpgraded] says that the member is of an earlier release.
+type Dial func(ctx context.Context) (net.Conn, *bufio.Reader, error)
 
 type waiting struct {
 	call    uint64
@@ -111,24 +119,37 @@ func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAns
 // put numbers a call and hands it to the goroutine that sends.
 func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint64, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.ended != nil {
+		defer l.mu.Unlock()
 		return 0, explain(l.ended)
 	}
 	l.last++
-	l.calls[l.last] = answer
-	l.waiting = append(l.waiting, waiting{l.last, encoded})
-	notify(l.arrived)
-	return l.last, nil
+	call = l.last
+	l.calls[call] = answer
+	l.waiting = append(l.waiting, waiting{call, encoded})
+	out, crowded := l.outbox, len(l.calls) > 1
+	l.mu.Unlock()
+	switch {
+	case out == nil:
+		notify(l.arrived)
+	case crowded:
+		out.flushSoon()
+	default:
+		out.flush()
+	}
+	return call, nil
 }
 
-// Run is the stream's life, to the member that client calls. Whether there is one shows at the first push.
-func (l *Link) Run(client pushv1.PushServiceClient) {
-	stream := client.Pipeline(l.ctx)
-	_ = stream.Send(nil) // opens the stream; if that fails, Receive says why
-	var sending sync.WaitGroup
-	sending.Go(func() { l.send(stream) })
-	err := l.receive(stream)
+// Run is the link's life: a connection that dial opens, or, where dial is nil or the member is of an earlier release, a stream of the member that
+// client calls. Whether there is one shows at the first push.
+func (l *Link) Run(dial Dial, client pushv1.PushServiceClient) {
+	err := fmt.Errorf("no dial: %w", rpc.ErrNotUpgraded)
+	if dial != nil {
+		err = l.runConn(dial)
+	}
+	if errors.Is(err, rpc.ErrNotUpgraded) {
+		err = l.runStream(client)
+	}
 	l.mu.Lock()
 	l.ended = err
 	close(l.broken)
@@ -136,8 +157,73 @@ func (l *Link) Run(client pushv1.PushServiceClient) {
 	l.waiting = nil
 	l.mu.Unlock()
 	l.cancel()
+}
+
+// runConn is the life of an upgraded connection.
+func (l *Link) runConn(dial Dial) error {
+	conn, in, err := dial(l.ctx)
+	if err != nil {
+		return err
+	}
+	out := newOutbox(conn, l.frame)
+	var writing sync.WaitGroup
+	writing.Go(func() { out.run(l.ctx) })
+	defer writing.Wait()
+	defer l.cancel()
+	alive := &watched{Conn: quickly(conn), after: pingAfter, timeout: pingTimeout, heard: true, ping: func() {
+		l.mu.Lock()
+		l.ping = true
+		l.mu.Unlock()
+		out.flush()
+	}}
+	if err := conn.SetReadDeadline(time.Now().Add(pingAfter)); err != nil {
+		return err
+	}
+	frames := readOn(in, alive)
+	var body []byte
+	for {
+		if body, err = readFrame(frames, body); err != nil {
+			return err
+		}
+		message := new(pushv1.PushAnswers)
+		if err := proto.Unmarshal(body, message); err != nil {
+			return err
+		}
+		l.answered(message.Answers)
+		if l.outbox == nil { // nobody else writes it
+			l.mu.Lock()
+			l.outbox = out
+			l.mu.Unlock()
+			out.flush()
+		}
+	}
+}
+
+// frame appends the next frame to send.
+func (l *Link) frame(buffer []byte) []byte {
+	l.mu.Lock()
+	ping := l.ping
+	l.ping = false
+	l.mu.Unlock()
+	buffer = append(buffer, make([]byte, frameHead)...)
+	if buffer = l.take(buffer); len(buffer) == frameHead && !ping {
+		return buffer[:0]
+	}
+	endFrame(buffer, 0)
+	return buffer
+}
+
+// runStream is the life of a stream.
+func (l *Link) runStream(client pushv1.PushServiceClient) error {
+	stream := client.Pipeline(l.ctx)
+	_ = stream.Send(nil) // opens the stream; if that fails, Receive says why
+	var sending sync.WaitGroup
+	sending.Go(func() { l.send(stream) })
+	err := l.receive(stream)
+	l.cancel()
 	sending.Wait()
 	_ = stream.CloseResponse() // it has ended
+	return err
 }
 
 // explain makes of what ended a stream what one Push returns: each gets an error of its own, since reading one of Connect's can change it. The
@@ -160,14 +246,18 @@ func (l *Link) receive(stream *connect.BidiStreamForClient[pushv1.PushCalls, pus
 		if first {
 			close(l.accepted)
 		}
-		l.mu.Lock()
-		for _, a := range message.Answers {
-			if answer := l.calls[a.Call]; answer != nil { // else nobody waits any more
-				delete(l.calls, a.Call)
-				answer <- a
-			}
+		l.answered(message.Answers)
+	}
+}
+
+func (l *Link) answered(answers []*pushv1.PushAnswer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range answers {
+		if answer := l.calls[a.Call]; answer != nil { // else nobody waits any more
+			delete(l.calls, a.Call)
+			answer <- a
 		}
-		l.mu.Unlock()
 	}
 }
 
@@ -186,7 +276,7 @@ func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1
 			_ = stream.CloseRequest() // net/http heeds the end of a stream's context once its request has ended
 			return
 		}
-		for batch := l.take(); len(batch) > 0; batch = l.take() {
+		for batch := l.take(nil); len(batch) > 0; batch = l.take(nil) {
 			message := new(pushv1.PushCalls)
 			message.ProtoReflect().SetUnknown(batch) // what is encoded already passes as it is
 			if stream.Send(message) != nil {
@@ -196,8 +286,9 @@ func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1
 	}
 }
 
-// take returns the oldest calls that wait, as many as go at once, encoded as a PushCalls. Those whose callers have given up are not sent.
-func (l *Link) take() (batch []byte) {
+// take appends the oldest calls that wait to batch, as many as go at once, encoded as a PushCalls. Those whose callers have given up are not sent.
+func (l *Link) take(batch []byte) []byte {
+	start := len(batch)
 	sent := uint64(time.Since(l.began).Milliseconds())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -207,7 +298,7 @@ func (l *Link) take() (batch []byte) {
 		if _, wanted := l.calls[w.call]; !wanted {
 			continue
 		}
-		if calls > 0 && len(batch)+len(w.encoded)+callOverhead > maxBatchBytes {
+		if calls > 0 && len(batch)-start+len(w.encoded)+callOverhead > maxBatchBytes {
 			break
 		}
 		batch = appendCall(batch, w, sent)

@@ -34,7 +34,7 @@ func TestBatchEncoding(t *testing.T) {
 		want.Calls = append(want.Calls, &pushv1.PushCall{Call: call, Push: push})
 	}
 	got, batches := &pushv1.PushCalls{}, 0
-	for batch := l.take(); len(batch) > 0; batch = l.take() {
+	for batch := l.take(nil); len(batch) > 0; batch = l.take(nil) {
 		part := new(pushv1.PushCalls)
 		if err := proto.Unmarshal(batch, part); err != nil {
 			t.Fatal(err)
@@ -70,7 +70,7 @@ func TestEachHasItsOwnError(t *testing.T) {
 			e.Meta().Set("X-Seen", "by one") // the race detector watches
 		})
 	}
-	l.Run(pushv1.NewPushServiceClient(http.DefaultClient, gone.URL, connect.WithGRPC()))
+	l.Run(nil, pushv1.NewPushServiceClient(http.DefaultClient, gone.URL, connect.WithGRPC()))
 	waiting.Wait()
 }
 
@@ -94,7 +94,7 @@ func TestAbandonedCallsAreNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := new(pushv1.PushCalls)
-	if err := proto.Unmarshal(l.take(), got); err != nil {
+	if err := proto.Unmarshal(l.take(nil), got); err != nil {
 		t.Fatal(err)
 	}
 	if len(got.Calls) != 1 || got.Calls[0].GetPush().GetUser() != "" {

@@ -1,14 +1,17 @@
 package pushlink
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 )
@@ -32,7 +35,7 @@ func Serve(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pus
 	})
 	defer sending.Wait()
 	defer cancel()
-	way := newWay()
+	w := &work{begin: begin, way: newWay(), out: out}
 	for {
 		calls, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
@@ -41,19 +44,68 @@ func Serve(ctx context.Context, stream *connect.BidiStream[pushv1.PushCalls, pus
 		if err != nil {
 			return err
 		}
-		for some := range slices.Chunk(calls.Calls, maxBatch) {
-			for len(some) > 0 {
-				n, err := out.admit(ctx, len(some))
-				if err != nil {
-					return err
-				}
-				if err := begin(ctx, inTime(some[:n], way.age, out.put), out.put); err != nil {
-					return err
-				}
-				some = some[n:]
-			}
+		if err := w.do(ctx, calls.Calls); err != nil {
+			return err
 		}
 	}
+}
+
+// ServeConn is the same over an upgraded connection, which it closes when it ends or ctx does.
+func ServeConn(ctx context.Context, conn net.Conn, in *bufio.Reader, begin Begin) error {
+	ctx, cancel := context.WithCancel(ctx)
+	out := &answers{room: make(chan struct{}, MaxCalls), arrived: make(chan struct{}, 1)}
+	out.empty = true // which says that the connection is taken
+	out.outbox = newOutbox(conn, out.frame)
+	var writing sync.WaitGroup
+	writing.Go(func() { out.outbox.run(ctx) })
+	defer writing.Wait()
+	defer cancel()
+	out.outbox.flush()
+	w := &work{begin: begin, way: newWay(), out: out}
+	frames := readOn(in, quickly(conn))
+	var body []byte
+	for {
+		var err error
+		if body, err = readFrame(frames, body); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		calls := new(pushv1.PushCalls)
+		if err := proto.Unmarshal(body, calls); err != nil {
+			return err
+		}
+		out.hold(len(calls.Calls) == 0)
+		err = w.do(ctx, calls.Calls)
+		out.release()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// work is what the reader of a stream does.
+type work struct {
+	begin Begin
+	way   *way
+	out   *answers
+}
+
+// do begins calls, as there is room for them.
+func (w *work) do(ctx context.Context, calls []*pushv1.PushCall) error {
+	for some := range slices.Chunk(calls, maxBatch) {
+		for len(some) > 0 {
+			n, err := w.out.admit(ctx, len(some))
+			if err != nil {
+				return err
+			}
+			if err := w.begin(ctx, inTime(some[:n], w.way.age, w.out.put), w.out.put); err != nil {
+				return err
+			}
+			some = some[n:]
+		}
+	}
+	return nil
 }
 
 // inTime returns the calls whose time is not over, with what is left of it. The others are answered, to nobody: whoever pushed has tried again
@@ -82,8 +134,52 @@ type answers struct {
 	room    chan struct{} // a value for each push under way
 	arrived chan struct{} // has a value when something may be waiting
 
+	outbox *outbox // nil: it is a stream, and send sends
+
 	mu      sync.Mutex
 	waiting []*pushv1.PushAnswer
+	empty   bool // an empty frame is due
+	held    bool // a batch is being worked on, whose answers go together
+}
+
+// hold keeps answers back until release; due says that an empty frame is asked for.
+func (a *answers) hold(due bool) {
+	a.mu.Lock()
+	a.held = true
+	a.empty = a.empty || due
+	a.mu.Unlock()
+}
+
+func (a *answers) release() {
+	a.mu.Lock()
+	a.held = false
+	a.mu.Unlock()
+	a.outbox.flush()
+}
+
+// frame appends the next frame to send.
+func (a *answers) frame(buffer []byte) []byte {
+	a.mu.Lock()
+	some := a.waiting[:min(len(a.waiting), maxBatch)]
+	if a.waiting = a.waiting[len(some):]; len(a.waiting) == 0 {
+		a.waiting = nil
+	}
+	empty := a.empty
+	a.empty = false
+	a.mu.Unlock()
+	if len(some) == 0 && !empty {
+		return buffer
+	}
+	buffer, err := proto.MarshalOptions{}.MarshalAppend(append(buffer, make([]byte, frameHead)...), &pushv1.PushAnswers{Answers: some})
+	if err != nil { // of a text that is not UTF-8; the sender asks again, and the reader learns
+		_ = a.outbox.conn.Close()
+		return buffer[:0]
+	}
+	endFrame(buffer, 0)
+	for range some {
+		<-a.room
+	}
+	return buffer
 }
 
 // admit waits until there is room for one push more, and takes as much as there is, for up to most.
@@ -106,8 +202,14 @@ func (a *answers) admit(ctx context.Context, most int) (n int, err error) {
 func (a *answers) put(answer *pushv1.PushAnswer) {
 	a.mu.Lock()
 	a.waiting = append(a.waiting, answer)
+	held := a.held
 	a.mu.Unlock()
-	notify(a.arrived)
+	switch {
+	case a.outbox == nil:
+		notify(a.arrived)
+	case !held:
+		a.outbox.flush()
+	}
 }
 
 // send sends what waits and what comes, until the stream ends. A push is under way until its answer has left.
