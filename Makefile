@@ -60,12 +60,13 @@ bench-sessions: build ## what an idle session costs behind the edge, nginx and H
 	@./internal/tools/apt.sh nginx:nginx-light haproxy:haproxy ip:iproute2
 	go run ./internal/bench/cmd/bench sessions $(BENCH_FLAGS)
 
-bench-push: build ## what a push costs with 1, 2 and 4 backends
+bench-push: build ## what a push costs with 1 to 16 backends, to the owner and by Redis and RabbitMQ fan-out (ten minutes)
+	@./internal/tools/apt.sh redis-server:redis-server rabbitmq-server:rabbitmq-server
 	go run ./internal/bench/cmd/bench push $(BENCH_FLAGS)
 
 bench-backend: build ## package backend beside gorilla/websocket, coder/websocket and write(2), what it must reach, and pushes to 16,000 users (five minutes)
 	go run -C internal/bench/backend . $(BENCH_FLAGS)
-	go run ./internal/bench/cmd/bench push -users 16000 -backends 4 -out bench/out/backend $(BENCH_FLAGS)
+	go run ./internal/bench/cmd/bench push -ways Selvedge -users 16000 -backends 4 -out bench/out/backend $(BENCH_FLAGS)
 
 sim: ## the ownership protocol in 10,000 simulated worlds (SIM_FLAGS='-sim.first=20001')
 	go test -count=1 -timeout 60m -run '^TestSim$$' -v ./internal/homing -sim.seeds=10000 $(SIM_FLAGS)

@@ -127,6 +127,24 @@ func (c *crowd) await(ctx context.Context, want int, within time.Duration) (Tall
 	}
 }
 
+// arrival waits until the clients have got want messages in this phase, or something is wrong, and takes little processor time for it.
+func (c *crowd) arrival(ctx context.Context, want int, within time.Duration) error {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
+		counts, err := call[struct{}, int](ctx, c, "Count", func(int) struct{} { return struct{}{} })
+		sum := 0
+		for _, n := range counts {
+			sum += n
+		}
+		if err != nil || sum >= want {
+			return err
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil // await says what is missing
+}
+
 func (t *Tally) check(want int) error {
 	if t.Messages != want || t.Twice > 0 || t.Stray > 0 || t.Problem != "" {
 		return fmt.Errorf("%d of %d messages came, %d came twice, %d went astray; %d sessions are open: %q",

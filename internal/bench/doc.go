@@ -2,7 +2,7 @@
 //
 //	report, err := bench.Proxies(ctx, env, bench.ProxiesDefaults())   // the edge beside five others: memory, processor time, latency
 //	report, err := bench.Sessions(ctx, env, bench.SessionsDefaults()) // the edge, nginx and HAProxy: what a session costs
-//	report, err := bench.Push(ctx, env, bench.PushDefaults())         // what a push costs with 1, 2 and 4 backends
+//	report, err := bench.Push(ctx, env, bench.PushDefaults())         // what a push costs with 1 to 16 backends, and by Redis and RabbitMQ
 //	err = report.Table().WriteText(os.Stdout)
 //	err = bench.Save("bench/out", report)                             // JSON, and a plot as SVG
 //

@@ -161,6 +161,11 @@ func (c *Holder) Tally(_ struct{}, t *Tally) error {
 	})
 }
 
+// Count returns how many messages have come in the phase.
+func (c *Holder) Count(_ struct{}, n *int) error {
+	return c.holder.do(func() { *n = c.holder.tally.Messages })
+}
+
 // CloseAll closes all sessions, without a close frame.
 func (c *Holder) CloseAll(_ struct{}, _ *struct{}) error {
 	return c.holder.do(func() {

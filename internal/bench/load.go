@@ -9,28 +9,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/selvedge/selvedge/backend/sender"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
 	closedWidth = 64  // pushes under way at once in a closed loop
-	pacedWidth  = 256 // the same at a fixed rate; when all are busy the next ones start late, and their latency has it
+	pacedWidth  = 256 // the same at a fixed rate; a push that comes behind one that is under way for so many starts late, and its latency has it
 )
 
-// pushLoad pushes to the users in turn, one session each, and counts what the sender is told.
+// pushLoad pushes to the users in turn, one session each, and counts what the publisher is told.
 type pushLoad struct {
-	sender *sender.Sender
-	phase  uint32
-	users  int
+	publisher publisher
+	phase     uint32
+	users     int
 
 	pushed    atomic.Int64
 	mu        sync.Mutex
-	latencies []time.Duration // from when a push was due until the sender knew; bounded by the number of paced pushes
-	failed    error           // the first push that was not delivered to exactly one session
+	latencies []time.Duration // from when a push was due until the publisher knew; bounded by the number of paced pushes
+	failed    error           // the first push that was not taken
 }
 
-// closed pushes for the given time, a worker's next push as soon as its last one is answered. It returns the time it took.
-func (l *pushLoad) closed(ctx context.Context, duration time.Duration) (time.Duration, error) {
+// closed pushes for the given time, a worker's next push as soon as its last one is acknowledged.
+func (l *pushLoad) closed(ctx context.Context, duration time.Duration) error {
 	var next atomic.Uint32
 	start := time.Now()
 	var wg sync.WaitGroup
@@ -42,13 +42,13 @@ func (l *pushLoad) closed(ctx context.Context, duration time.Duration) (time.Dur
 		})
 	}
 	wg.Wait()
-	return time.Since(start), errors.Join(ctx.Err(), l.failed)
+	return errors.Join(ctx.Err(), l.failed)
 }
 
 // paced makes n pushes at a fixed rate per second. Each is due at a time of its own, whatever became of those before it, and
-// its latency counts from there: a sender that stalls does not get around the pushes that it holds up.
+// its latency counts from there: a publisher that stalls does not get around the pushes that it holds up.
 func (l *pushLoad) paced(ctx context.Context, n, rate int) error {
-	pace(n, rate, func(s stamp) bool {
+	err := pace(n, rate, func(s stamp) bool {
 		if ctx.Err() != nil || l.hasFailed() {
 			return false
 		}
@@ -56,41 +56,48 @@ func (l *pushLoad) paced(ctx context.Context, n, rate int) error {
 		l.record(monotonic() - s.due)
 		return true
 	})
-	return errors.Join(ctx.Err(), l.failed)
+	return errors.Join(err, ctx.Err(), l.failed)
 }
 
-// pace calls do with n stamps at their times, rate of them per second, by pacedWidth workers. A false ends it early.
-func pace(n, rate int, do func(stamp) bool) {
-	due := make(chan stamp, pacedWidth) // full: the workers are behind, and what is late stays due when it was
+// pace calls do with n stamps at their times, rate of them per second, by pacedWidth workers that take turns. Each has a timer of its own, so that
+// at its time it goes on at once and nobody else has to be woken. One that is late for its next turn starts that late, and what is late stays
+// due when it was. A false ends it early.
+func pace(n, rate int, do func(stamp) bool) error {
 	var stopped atomic.Bool
-	var wg sync.WaitGroup
-	for range pacedWidth {
-		wg.Go(func() {
-			for s := range due {
-				if !stopped.Load() && !do(s) {
+	var group errgroup.Group
+	between := func(pushes int) time.Duration { return time.Duration(pushes) * time.Second / time.Duration(rate) }
+	start := monotonic() + 20*time.Millisecond // the workers have started by then
+	for worker := range min(n, pacedWidth) {
+		group.Go(func() error {
+			timer, err := newTicker(start+between(worker), between(pacedWidth))
+			if err != nil {
+				return err
+			}
+			defer timer.stop()
+			for i := worker; i < n && !stopped.Load(); i += pacedWidth {
+				if err := timer.wait(); err != nil {
+					return err
+				}
+				if !do(stamp{seq: uint32(i), due: start + between(i)}) {
 					stopped.Store(true)
 				}
 			}
+			return nil
 		})
 	}
-	start := monotonic() + 10*time.Millisecond // the workers have started by then
-	for i := 0; i < n && !stopped.Load(); i++ {
-		s := stamp{seq: uint32(i), due: start + time.Duration(i)*time.Second/time.Duration(rate)}
-		sleepUntil(s.due)
-		due <- s
-	}
-	close(due)
-	wg.Wait()
+	return group.Wait()
 }
 
-// pacingCost is the processor time per push that pace takes for itself, by pacing nothing for half a second.
+// pacingCost is the processor time per push that pace takes for itself, by pacing nothing for a second.
 func pacingCost(rate int) (time.Duration, error) {
-	n := max(1, rate/2)
+	n := max(1, rate)
 	before, err := cpuTime(os.Getpid())
 	if err != nil {
 		return 0, err
 	}
-	pace(n, rate, func(stamp) bool { return true })
+	if err := pace(n, rate, func(stamp) bool { return true }); err != nil {
+		return 0, err
+	}
 	after, err := cpuTime(os.Getpid())
 	return (after - before) / time.Duration(n), err
 }
@@ -112,11 +119,7 @@ func (l *pushLoad) each(ctx context.Context, n int) error {
 
 func (l *pushLoad) push(ctx context.Context, s stamp) {
 	s.phase, s.user = l.phase, s.seq%uint32(l.users)
-	result, err := l.sender.Push(ctx, userName(int(s.user)), sender.Message{Data: s.encode(), Binary: true})
-	if err == nil && result.Sessions != 1 {
-		err = fmt.Errorf("taken by %d sessions instead of 1", result.Sessions)
-	}
-	if err != nil {
+	if err := l.publisher.push(ctx, userName(int(s.user)), s.encode()); err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.failed == nil {

@@ -13,7 +13,7 @@ func TestPaceKeepsTime(t *testing.T) {
 	var due []time.Duration
 	hang := make(chan struct{})
 	time.AfterFunc(50*time.Millisecond, func() { close(hang) })
-	pace(n, rate, func(s stamp) bool {
+	err := pace(n, rate, func(s stamp) bool {
 		if s.seq < 10 {
 			<-hang
 		}
@@ -25,8 +25,8 @@ func TestPaceKeepsTime(t *testing.T) {
 		due = append(due, s.due-time.Duration(s.seq)*time.Second/rate)
 		return true
 	})
-	if len(due) != n {
-		t.Fatalf("%d of %d", len(due), n)
+	if err != nil || len(due) != n {
+		t.Fatalf("%d of %d: %v", len(due), n, err)
 	}
 	for _, d := range due {
 		if d != due[0] {
@@ -37,7 +37,9 @@ func TestPaceKeepsTime(t *testing.T) {
 
 func TestPaceEnds(t *testing.T) {
 	start := time.Now()
-	pace(1000, 100, func(stamp) bool { return false })
+	if err := pace(1000, 100, func(stamp) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it went on for %v after it was told to end", took)
 	}

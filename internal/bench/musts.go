@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Must is what the edge must reach, beside its peers in the same rounds.
+// Must is what must be reached, beside others in the same rounds.
 type Must struct {
 	What    string  `json:"what"`
-	Edge    float64 `json:"edge"`
+	Ours    float64 `json:"ours"`
 	Most    float64 `json:"must_be_at_most"`
 	Goal    float64 `json:"goal,omitempty"`
 	Against string  `json:"against"` // what Most comes from
@@ -24,7 +24,7 @@ func (m Must) String() string {
 	case m.Met:
 		verdict = "MET"
 	}
-	return fmt.Sprintf("%-17s  %s: %s, must be at most %s (%s)", verdict, m.What, thousands(m.Edge), thousands(m.Most), m.Against)
+	return fmt.Sprintf("%-17s  %s: %s, must be at most %s (%s)", verdict, m.What, thousands(m.Ours), thousands(m.Most), m.Against)
 }
 
 // check compares the medians.
@@ -45,26 +45,26 @@ func (r *ProxiesReport) check() []Must {
 		return p.Small.MachineCPU - direct.Small.MachineCPU
 	}
 	list := []Must{
-		{What: "user-space bytes per idle session", Edge: edge.Bytes, Most: 600, Goal: 256, Against: "fixed; goal 256"},
-		{What: "user-space bytes per idle TLS session", Edge: edge.TLSBytes, Most: 19_000, Goal: 9_000, Against: "fixed; goal 9,000"},
-		{What: "proxy CPU us per TLS upgrade", Edge: edge.TLSUpgradeCPU, Most: haproxy.TLSUpgradeCPU, Goal: nginx.TLSUpgradeCPU,
+		{What: "user-space bytes per idle session", Ours: edge.Bytes, Most: 600, Goal: 256, Against: "fixed; goal 256"},
+		{What: "user-space bytes per idle TLS session", Ours: edge.TLSBytes, Most: 19_000, Goal: 9_000, Against: "fixed; goal 9,000"},
+		{What: "proxy CPU us per TLS upgrade", Ours: edge.TLSUpgradeCPU, Most: haproxy.TLSUpgradeCPU, Goal: nginx.TLSUpgradeCPU,
 			Against: "HAProxy; goal nginx"},
-		{What: "machine CPU us per 128 B echo above direct", Edge: excess(edge), Most: 0.75 * excess(nginx), Goal: 0.5 * excess(nginx),
+		{What: "machine CPU us per 128 B echo above direct", Ours: excess(edge), Most: 0.75 * excess(nginx), Goal: 0.5 * excess(nginx),
 			Against: "0.75 x nginx; goal 0.5 x"},
-		{What: "proxy CPU us per 4 KiB echo", Edge: edge.Page.ProxyCPU, Most: nginx.Page.ProxyCPU, Goal: 0.8 * nginx.Page.ProxyCPU,
+		{What: "proxy CPU us per 4 KiB echo", Ours: edge.Page.ProxyCPU, Most: nginx.Page.ProxyCPU, Goal: 0.8 * nginx.Page.ProxyCPU,
 			Against: "nginx; goal 0.8 x"},
-		{What: "proxy CPU s per GB", Edge: edge.Stream.ProxyCPU, Most: min(0.5*nginx.Stream.ProxyCPU, splice.Stream.ProxyCPU),
+		{What: "proxy CPU s per GB", Ours: edge.Stream.ProxyCPU, Most: min(0.5*nginx.Stream.ProxyCPU, splice.Stream.ProxyCPU),
 			Goal: 0.35 * nginx.Stream.ProxyCPU, Against: "0.5 x nginx, HAProxy with splice; goal 0.35 x nginx"},
-		{What: "proxy CPU us per upgrade", Edge: edge.UpgradeCPU, Most: 1.4 * haproxy.UpgradeCPU, Goal: haproxy.UpgradeCPU,
+		{What: "proxy CPU us per upgrade", Ours: edge.UpgradeCPU, Most: 1.4 * haproxy.UpgradeCPU, Goal: haproxy.UpgradeCPU,
 			Against: "1.4 x HAProxy; goal 1 x"},
-		{What: fmt.Sprintf("p50 us at %s/s", thousands(float64(r.Config.Rate))), Edge: edge.Paced.P50, Most: 1.15 * nginx.Paced.P50, Against: "1.15 x nginx"},
-		{What: fmt.Sprintf("p99 us at %s/s", thousands(float64(r.Config.Rate))), Edge: edge.Paced.P99, Most: 1.15 * nginx.Paced.P99, Against: "1.15 x nginx"},
+		{What: fmt.Sprintf("p50 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P50, Most: 1.15 * nginx.Paced.P50, Against: "1.15 x nginx"},
+		{What: fmt.Sprintf("p99 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P99, Most: 1.15 * nginx.Paced.P99, Against: "1.15 x nginx"},
 	}
-	list = slices.DeleteFunc(list, func(m Must) bool { return m.Edge == 0 || m.Most == 0 }) // not measured
+	list = slices.DeleteFunc(list, func(m Must) bool { return m.Ours == 0 || m.Most == 0 }) // not measured
 	for i := range list {
 		m := &list[i]
-		m.Met = m.Edge <= m.Most
-		m.Reached = m.Met && m.Edge <= m.Goal
+		m.Met = m.Ours <= m.Most
+		m.Reached = m.Met && m.Ours <= m.Goal
 	}
 	return list
 }

@@ -18,9 +18,9 @@ const (
 )
 
 const plotStyle = `
-  svg { --paper: #ffffff; --ink: #1c2430; --faint: #5b6675; --line: #d5dae1; --one: #3b6fd4; --two: #c2410c }
+  svg { --paper: #ffffff; --ink: #1c2430; --faint: #5b6675; --line: #d5dae1; --one: #3b6fd4; --two: #c2410c; --three: #15803d; --four: #a21caf }
   @media (prefers-color-scheme: dark) {
-    svg { --paper: #12161c; --ink: #e6e9ee; --faint: #98a3b3; --line: #2e3642; --one: #6f9cf0; --two: #fb923c }
+    svg { --paper: #12161c; --ink: #e6e9ee; --faint: #98a3b3; --line: #2e3642; --one: #6f9cf0; --two: #fb923c; --three: #4ade80; --four: #e879f9 }
   }
   text { font: 13px system-ui, sans-serif; fill: var(--ink) }
   .title { font-size: 17px; font-weight: 600 }
@@ -29,14 +29,16 @@ const plotStyle = `
   .line { stroke: var(--line) }
   .one { fill: var(--one); stroke: var(--one) }
   .two { fill: var(--two); stroke: var(--two) }
-  polyline.one, polyline.two { fill: none; stroke-width: 2 }
+  .three { fill: var(--three); stroke: var(--three) }
+  .four { fill: var(--four); stroke: var(--four) }
+  polyline { fill: none; stroke-width: 2 }
 `
 
 // plot is figures over some places on the x axis, which stand at equal distances.
 type plot struct {
 	title, unit, axis string
 	places            []string
-	series            []series // at most two: there are two colours
+	series            []series // at most four: there are four colours
 	bars              bool     // instead of lines
 }
 
@@ -58,12 +60,22 @@ func (r *SessionsReport) plot() plot {
 
 // Plot draws the processor time of a push over the number of backends.
 func (r *PushReport) plot() plot {
-	p := plot{title: "Processor time per push", unit: "microseconds, sender and backends together", axis: "backends",
-		series: []series{{name: "closed loop"}, {name: "at " + thousands(float64(r.Config.Rate)) + " pushes/s"}}}
-	for _, row := range r.Rows {
-		p.places = append(p.places, fmt.Sprint(row.Backends))
-		p.series[0].figures = append(p.series[0].figures, row.Median.ClosedCPU)
-		p.series[1].figures = append(p.series[1].figures, row.Median.PacedCPU)
+	p := plot{title: "Processor time per push, over the number of backends", axis: "backends",
+		unit: fmt.Sprintf("microseconds of publisher, broker and backends together, at %s pushes/s to %s online users",
+			thousands(float64(r.Config.Rate)), thousands(float64(r.Config.Users)))}
+	for _, n := range r.Config.Backends {
+		p.places = append(p.places, fmt.Sprint(n))
+	}
+	for _, way := range r.Config.Ways {
+		s := series{name: way}
+		for _, n := range r.Config.Backends {
+			if row, measured := r.of(way, n); measured {
+				s.figures = append(s.figures, row.pacedCPU(r.Config.Rate))
+			}
+		}
+		if len(s.figures) == len(p.places) { // the bridge has one
+			p.series = append(p.series, s)
+		}
 	}
 	return p
 }
@@ -87,7 +99,7 @@ func (p plot) svg() []byte {
 	fmt.Fprintf(&b, `<text class="faint" x="%d" y="%d" text-anchor="middle">%s</text>`+"\n",
 		(plotLeft+plotWidth-plotRight)/2, plotHeight-14, html.EscapeString(p.axis))
 	for i, s := range p.series {
-		s.draw(&b, p, []string{"one", "two"}[i], top, i)
+		s.draw(&b, p, []string{"one", "two", "three", "four"}[i], top, i)
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()

@@ -16,6 +16,7 @@ const (
 	roleClients      = "clients"
 	roleFarEnd       = "far-end"
 	roleReverseProxy = "reverse-proxy"
+	roleFanOut       = "fan-out"
 )
 
 // Role runs the part that args (of the program, without its name) ask for, to its end; is tells whether they ask for any. A program that
@@ -32,6 +33,8 @@ func Role(args []string) (is bool, err error) {
 		return true, serveFarEnds(os.Stderr)
 	case roleReverseProxy:
 		return true, serveReverseProxy(args[1])
+	case roleFanOut:
+		return true, serveFanOut(args[1], args[2], args[3])
 	}
 	return false, nil
 }

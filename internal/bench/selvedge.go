@@ -26,7 +26,8 @@ type Env struct {
 // cluster is a set of backends that found each other through a registry file.
 type cluster struct {
 	env      Env
-	dir      string // holds the registry file; removed by kill
+	settings []string // of the environment
+	dir      string   // holds the registry file; removed by kill
 	registry string
 	backends []*member
 	edges    []*frontDoor
@@ -43,13 +44,13 @@ type frontDoor struct {
 }
 
 // startCluster starts n backends, on ports that were free a moment before: a member serves once the registry names it. It returns when
-// all of them see a ring of n.
-func startCluster(ctx context.Context, env Env, n int) (c *cluster, err error) {
+// all of them see a ring of n. settings are variables of their environment.
+func startCluster(ctx context.Context, env Env, n int, settings ...string) (c *cluster, err error) {
 	dir, err := os.MkdirTemp("", "selvedge-bench-")
 	if err != nil {
 		return nil, err
 	}
-	c = &cluster{env: env, dir: dir, registry: filepath.Join(dir, "registry.yaml")}
+	c = &cluster{env: env, settings: settings, dir: dir, registry: filepath.Join(dir, "registry.yaml")}
 	defer func() {
 		if err != nil {
 			c.kill()
@@ -116,7 +117,9 @@ func (c *cluster) addEdge(ctx context.Context, config ...string) (*frontDoor, er
 
 func (c *cluster) start(name, awaited string, args ...string) (*process, error) {
 	args = append(args, "--registry", c.registry, "--log-format", "json")
-	return startProcess(name, exec.Command(c.env.Binary, args...), awaited)
+	cmd := exec.Command(c.env.Binary, args...)
+	cmd.Env = append(os.Environ(), c.settings...)
+	return startProcess(name, cmd, awaited)
 }
 
 // asks is how many questions the backends have put to each other about pushes so far.

@@ -62,31 +62,38 @@ func (r *SessionsReport) Table() *Table {
 	return t
 }
 
-// Table shows the medians.
+// Table shows the medians, the span of the rounds for the first figure, and what has been met.
 func (r *PushReport) Table() *Table {
 	rate := thousands(float64(r.Config.Rate)) + "/s"
 	t := &Table{
-		Title: fmt.Sprintf("Pushes to %s online users; medians of %d interleaved rounds (least to most); CPU of sender and backends together",
+		Title: fmt.Sprintf("Pushes to %s online users; medians of %d interleaved rounds (least to most); CPU of publisher, broker and backends together",
 			thousands(float64(r.Config.Users)), r.Config.Rounds),
-		Columns: []string{"backends", "pushes/s", "CPU us/push", "(span)", "asks/push", "CPU us/push at " + rate,
+		Columns: []string{"", "backends", "pushes/s", "CPU us/push", "(span)", "asks/push", "CPU us/push at " + rate, "(span)", "idle us/s",
 			"p50 us", "p99 us", "answer p50", "answer p99", "pushed", "delivered once"},
 	}
 	for _, row := range r.Rows {
 		m := row.Median
-		t.Rows = append(t.Rows, []string{strconv.Itoa(row.Backends), thousands(m.PerSecond),
-			thousands(m.ClosedCPU), span(row.Rounds, func(r PushRound) float64 { return r.ClosedCPU }),
-			thousands(m.Asks), thousands(m.PacedCPU),
+		t.Rows = append(t.Rows, []string{row.Way, strconv.Itoa(row.Backends), thousands(m.PerSecond),
+			thousands(m.ClosedCPU), span(row.Rounds, func(r PushRound) float64 { return r.ClosedCPU }), thousands(m.Asks),
+			thousands(m.PacedCPU), span(row.Rounds, func(r PushRound) float64 { return r.PacedCPU }), thousands(row.Idle),
 			thousands(m.ClientP50), thousands(m.ClientP99), thousands(m.AnswerP50), thousands(m.AnswerP99),
 			thousands(float64(row.Pushes)), thousands(float64(row.Messages))})
-		t.Notes = append(t.Notes, fmt.Sprintf("backends %d, right after they came together: %s pushes/s, %s CPU us and %s asks per push",
-			row.Backends, thousands(row.Changed.PerSecond), thousands(row.Changed.ClosedCPU), thousands(row.Changed.Asks)))
+		if c := row.Changed; c != nil {
+			t.Notes = append(t.Notes, fmt.Sprintf("backends %d, right after they came together: %s pushes/s, %s CPU us and %s asks per push",
+				row.Backends, thousands(c.PerSecond), thousands(c.ClosedCPU), thousands(c.Asks)))
+		}
 	}
 	t.Notes = append(t.Notes,
 		fmt.Sprintf("\npushes/s, CPU us/push, asks/push: closed loop, %d pushes at once; an ask is a question of one backend to another about a push.",
 			closedWidth),
-		"p50, p99: at "+rate+", from when a push was due until its client had it; answer: until the sender knew.",
+		"p50, p99: at "+rate+", from when a push was due until its client had it; answer: until the publisher was told (of a broker: that it has the message).",
 		"CPU us/push at "+rate+" has "+thousands(r.Pacing)+" us in it that starting a push at its time takes by itself.",
-		r.Machine.String())
+		"idle us/s: CPU of broker and backends while nobody pushes. It is in the figures above, and not in those that follow nor in the plot.", "")
+	for _, m := range r.Musts {
+		t.Notes = append(t.Notes, m.String())
+	}
+	t.Notes = append(t.Notes, r.Versions...)
+	t.Notes = append(t.Notes, r.Machine.String())
 	return t
 }
 

@@ -89,6 +89,10 @@ func run(ctx context.Context, args []string) error {
 			given.Backends, err = numbers(list)
 			return err
 		})
+		flags.Func("ways", fmt.Sprintf("`NAMES` of ways that are compared, of %q, with commas", given.Ways), func(list string) (err error) {
+			given.Ways, err = names(list, given.Ways)
+			return err
+		})
 		flags.IntVar(&given.Rounds, "rounds", given.Rounds, "rounds, of which the medians are taken")
 		_ = flags.Parse(args[1:]) // exits on errors
 		if *short {
@@ -111,6 +115,16 @@ func numbers(list string) (all []int, err error) {
 			return nil, fmt.Errorf("want numbers from 1, with commas between them")
 		}
 		all = append(all, n)
+	}
+	return all, nil
+}
+
+func names(list string, known []string) (all []string, err error) {
+	for name := range strings.SplitSeq(list, ",") {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("%q is none of %q", name, known)
+		}
+		all = append(all, name)
 	}
 	return all, nil
 }
