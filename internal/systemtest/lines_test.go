@@ -313,7 +313,7 @@ func TestLinesSpread(t *testing.T) {
 		if byDraw > 0.12 || drawn[round][n-1] > most+1 { // one of a million draws of 500 is further off
 			t.Errorf("round %d is not spread over %.0f ms", round+1, most)
 		}
-		if byClock > 0.2 && still < 200*time.Millisecond { // else the machine is busy with other things
+		if byClock > 0.3 && still < 200*time.Millisecond { // else the machine is busy with other things
 			t.Errorf("round %d: attempts are not spread over %.0f ms", round+1, most)
 		}
 	}
