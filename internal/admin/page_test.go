@@ -229,8 +229,8 @@ func TestStreamIsBounded(t *testing.T) {
 	for _, n := range events(t, ctx, server.URL, 1000) {
 		total += n
 	}
-	if rate := float64(total-32<<10) / time.Since(began).Seconds(); rate > 10<<10 {
-		t.Errorf("%d bytes in %v: %.0f a second beyond the first 32 KB; want at most 10 KB", total, time.Since(began), rate)
+	if rate := float64(total-24<<10) / time.Since(began).Seconds(); rate > 10<<10 {
+		t.Errorf("%d bytes in %v: %.0f a second beyond the first 24 KB; want at most 10 KB", total, time.Since(began), rate)
 	}
 }
 

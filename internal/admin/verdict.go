@@ -45,7 +45,7 @@ type Finding struct {
 
 const (
 	silentAfter  = 5 * time.Second // without an answer a member is worth a word
-	digestsAgree = 5 * time.Second // after a change all members decide by the new ring
+	digestsAgree = 30 * time.Second // after a change all decide by the new ring; members know of a death before the registry does
 	heavyTimes   = 1.5             // its share of sessions, and a member is heavy
 	namesShown   = 3
 )

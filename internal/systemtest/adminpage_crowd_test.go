@@ -120,9 +120,9 @@ func TestAdminPageOfHundred(t *testing.T) {
 	if share > 0.5 {
 		t.Errorf("the page is busy for %.0f %% of the time", 100*share)
 	}
+	tb.waitFor(30*time.Second, "the last ring", fmt.Sprintf(`document.querySelector('#s-ring').textContent === %s`, quoted(e.View("default").Snapshot().Ring.Digest())))
 	tb.do(chromedp.Click(chromedp.CSS(`[data-sort="id"]`)))
 	tb.wait("rows by id", `document.querySelector('#rows tr').dataset.member === 'b1' && document.querySelector('#rows tr:last-child').dataset.member === 'b100'`)
-	tb.wait("the last ring", fmt.Sprintf(`document.querySelector('#s-ring').textContent === %s`, quoted(e.View("default").Snapshot().Ring.Digest())))
 	if n := eval[int](tb, `document.querySelectorAll('#change-list > li').length`); n < 5 || n > 24 {
 		t.Errorf("%d changes are listed", n)
 	}

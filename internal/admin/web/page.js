@@ -8,6 +8,7 @@ import { el, svg, member, put, count, some, rate, percent, bytes, ago, lasted, b
 
 const CHANGES = 24, CLOSURES = 60;   // that are listed
 const TRANSFERS = 4;                 // of each change
+const STEPS = 3;                     // of the last change, in one line
 const RECENT = 120_000;              // milliseconds that the ring shows where the last change took users from
 const HISTORY = 180;                 // frames of the small curves
 const WINDOW = 5000;                 // milliseconds that rates are taken over
@@ -203,7 +204,9 @@ const step = (s) => (s.what === "weight" ? `weight ${s.why}` : s.why ? `${s.what
 
 // sentence tells a change in one line.
 function sentence(change) {
-  const steps = change.steps.map((s) => `${s.member} ${step(s)}`).join(", ") || "there and back";
+  const shown = change.steps.slice(0, STEPS).map((s) => `${s.member} ${step(s)}`);
+  if (change.steps.length > STEPS) shown.push("and others");
+  const steps = shown.join(", ") || "there and back";
   if (change.moves.length > 0 && change.moves.every((move) => move.from === "")) return `the first ring, of ${some(change.members, "member")}.`;
   return `${steps}; ${percent(change.moved)} of users moved.`;
 }
