@@ -44,9 +44,9 @@ type Finding struct {
 }
 
 const (
-	silentAfter  = 5 * time.Second // without an answer a member is worth a word
+	silentAfter  = 5 * time.Second  // without an answer a member is worth a word
 	digestsAgree = 30 * time.Second // after a change all decide by the new ring; members know of a death before the registry does
-	heavyTimes   = 1.5             // its share of sessions, and a member is heavy
+	heavyTimes   = 1.5              // its share of sessions, and a member is heavy
 	namesShown   = 3
 )
 
