@@ -11,6 +11,7 @@ var choices = map[string][]string{
 	"log-level":  {"debug", "info", "warn", "error"},
 	"log-format": {"console", "json"},
 	"engine":     {"auto", "splice", "copy"},
+	"offline":    {"ack", "dead-letter"},
 }
 
 // complete has shells propose words where there are some, and files only where files are wanted: by the name that a flag's help gives its value.
