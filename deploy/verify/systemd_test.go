@@ -77,9 +77,12 @@ func TestSysctl(t *testing.T) {
 			comment = false
 		default:
 			m := regexp.MustCompile(`^(-?)([a-z][\w.-]+) = ([\d ]+)$`).FindStringSubmatch(line)
-			if m == nil || seen[m[2]] || !comment {
-				t.Errorf("%q: no setting, set twice, or without its reason", line)
+			if m == nil {
+				t.Errorf("%q is no setting", line)
 				continue
+			}
+			if seen[m[2]] || !comment {
+				t.Errorf("%q: set twice, or without its reason", line)
 			}
 			seen[m[2]] = true
 			if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(m[2], ".", "/")); err != nil && m[1] == "" {
