@@ -58,11 +58,7 @@ func TestDockerfile(t *testing.T) {
 	}
 	wantCommand(t, health[2:]...)
 
-	path, err := binary() // built as the Dockerfile builds it
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := elf.Open(path)
+	program, err := elf.Open(binary(t)) // built as the Dockerfile builds it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -26,30 +27,36 @@ func file(t *testing.T, name string) string {
 	return string(text)
 }
 
-// binary builds selvedge, once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "selvedge-verify-")
-	if err != nil {
+var buildDir string // of the binary; "": it is not built yet
+
+// build makes selvedge as the Dockerfile does, once.
+var build = sync.OnceValues(func() (path string, err error) {
+	if buildDir, err = os.MkdirTemp("", "selvedge-verify-"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "selvedge")
+	path = filepath.Join(buildDir, "selvedge")
 	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", &exec.Error{Name: "go build", Err: errText(out)}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
 })
 
-type errText string
-
-func (e errText) Error() string { return string(e) }
+// binary is the program that the files run.
+func binary(t *testing.T) (path string) {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if buildDir != "" {
+		_ = os.RemoveAll(buildDir)
 	}
 	os.Exit(code)
 }
@@ -57,11 +64,7 @@ func TestMain(m *testing.M) {
 // selvedge runs a command that must succeed.
 func selvedge(t *testing.T, environ []string, args ...string) string {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(binary(t), args...)
 	cmd.Env = append(os.Environ(), environ...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

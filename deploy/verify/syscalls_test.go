@@ -17,7 +17,7 @@ import (
 // session, a push, a reload and a state on disk between.
 func TestSystemCalls(t *testing.T) {
 	dir := t.TempDir()
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	config := filepath.Join(dir, "config.yaml")
 	text := strings.NewReplacer("EDGE", ports[0], "ADMIN", ports[1], "BACKEND", ports[2], "RPC", ports[3], "DIR", dir).Replace(
 		"listen: [{addr: EDGE}]\nadmin: {addr: ADMIN}\nregistry: DIR/registry.yaml\nstate_dir: DIR\ndrain_delay: 10ms\ndrain_timeout: 1s\n" +
@@ -28,16 +28,20 @@ func TestSystemCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	backend := traced(t, "backend", "--config", config, "--admin", "off")
+	backend := traced(t, "backend", "--config", config, "--admin", ports[4])
 	edge := traced(t, "edge", "--config", config)
 	deadline := time.Now().Add(60 * time.Second)
-	for {
-		if out, err := exec.Command(mustBinary(t), "health", "--admin", ports[1]).CombinedOutput(); err == nil {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("the edge is not ready: %s", out)
+	for _, admin := range []string{ports[1], ports[4]} {
+		for {
+			out, err := exec.Command(binary(t), "health", "--admin", admin).CombinedOutput()
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not ready: %s", out)
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	session, err := net.Dial("tcp", ports[0])
 	if err != nil {
@@ -74,15 +78,6 @@ func TestSystemCalls(t *testing.T) {
 	}
 }
 
-func mustBinary(t *testing.T) string {
-	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // trace is a process whose system calls strace writes down.
 type trace struct {
 	t    *testing.T
@@ -93,7 +88,7 @@ type trace struct {
 func traced(t *testing.T, args ...string) *trace {
 	t.Helper()
 	p := &trace{t: t, file: filepath.Join(t.TempDir(), "calls")}
-	p.cmd = exec.Command("strace", append([]string{"-f", "-qq", "-e", "signal=none", "-o", p.file, mustBinary(t)}, args...)...)
+	p.cmd = exec.Command("strace", append([]string{"-f", "-qq", "-e", "signal=none", "-o", p.file, binary(t)}, args...)...)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {

@@ -17,17 +17,13 @@ func TestSystemd(t *testing.T) {
 	if err != nil || len(units) != 4 {
 		t.Fatalf("%v, %v", units, err)
 	}
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	var here []string
 	for i, unit := range units {
 		name := filepath.Base(unit)
 		units[i] = name
 		// systemd looks whether what it is to start is there.
-		text := strings.ReplaceAll(file(t, "systemd/"+name), "/usr/local/bin/selvedge", path)
+		text := strings.ReplaceAll(file(t, "systemd/"+name), "/usr/local/bin/selvedge", binary(t))
 		here = append(here, filepath.Join(dir, name))
 		if err := os.WriteFile(here[i], []byte(text), 0o600); err != nil {
 			t.Fatal(err)
