@@ -321,6 +321,34 @@ func TestRefusalTooBigBreaksOff(t *testing.T) {
 	}
 }
 
+// What the client sends while a member is asked, and what the member sends right after its 101, reaches the other although nobody sends
+// anything after it.
+func TestFirstFrameMeanwhile(t *testing.T) {
+	asked, sent := make(chan struct{}), make(chan struct{})
+	addr := listenBackend(t, func(conn net.Conn, br *bufio.Reader, r *http.Request) {
+		close(asked)
+		<-sent
+		say(conn, "%s", switched(r, ""))
+		say(conn, "from the member\n")
+		line, _ := br.ReadString('\n')
+		say(conn, "%s", line)
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	e := start(t, Config{Membership: members(addr)})
+	c := e.send(upgradeTo("/ws?user=alice"))
+	<-asked
+	say(c, "from the client\n")
+	time.AfterFunc(50*time.Millisecond, func() { close(sent) }) // the edge has been told by then; if not, the test is easier and nothing is wrong
+	if got := c.head().StatusCode; got != http.StatusSwitchingProtocols {
+		t.Fatalf("answered %d", got)
+	}
+	for _, want := range []string{"from the member", "from the client"} {
+		if got := c.line(); got != want {
+			t.Errorf("got %q; want %q", got, want)
+		}
+	}
+}
+
 // A client that leaves while its backend thinks frees everything at once, long before the response timeout.
 func TestClientLeavesBeforeTheAnswer(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
