@@ -51,7 +51,7 @@ func main() {
 		}
 		return
 	}
-	cfg := config{Rounds: 5, Idle: 4800, Echoing: 1000, Echoes: 20, Broadcasts: 20, Users: 10_000, Bytes: 128}
+	cfg := config{Rounds: 5, Idle: 4800, Echoing: 1000, Echoes: 60, Broadcasts: 40, Users: 10_000, Bytes: 128}
 	flag.IntVar(&cfg.Rounds, "rounds", cfg.Rounds, "rounds, of which the medians are taken")
 	short := flag.Bool("short", false, "take seconds, to see that it works")
 	out := flag.String("out", filepath.Join("..", "..", "..", "bench", "out"), "`DIRECTORY` for JSON")
