@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/bridge":          {"backend/pushv1", "backend/sender", "internal/admin", "internal/config", "internal/identity"},
 	"internal/config":          {"internal/admin", "internal/discovery"},
 	"internal/discovery":       {"hashring"},
-	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery"},
+	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery", "internal/rpc"},
 	"internal/homing":          {"hashring"},
 	"internal/identity":        {},
 	"internal/otlp":            {},

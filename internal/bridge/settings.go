@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"strings"
@@ -25,6 +26,9 @@ func FromSettings(s *config.Settings, log *zap.Logger) (Config, error) {
 		cfg.Sender.Via = "http://" + b.Via
 	}
 	cfg.Sender.Via = strings.TrimSuffix(cfg.Sender.Via, "/")
+	if t := s.Services[cmp.Or(b.Service, "default")].RPCTLS; t != nil && (b.Via == "" || strings.HasPrefix(cfg.Sender.Via, "https://")) {
+		cfg.Sender.TLS = (*sender.TLS)(t)
+	}
 	def(&cfg.Admin, DefaultAdmin)
 	if cfg.Admin == "off" {
 		cfg.Admin = ""

@@ -134,7 +134,7 @@ type Service struct {
 	Retries         int           `koanf:"retries"`                      // successors tried after the owner; default 2, below 0: none
 	EdgeSecretFile  string        `koanf:"edge_secret_file" is:"file"`   // shared with the members; it signs requests to them
 	TLS             *MemberTLS    `koanf:"tls"`                          // to the members' listeners
-	RPCTLS          *MemberTLS    `koanf:"rpc_tls"`                      // to their RPC, where backend.rpc.tls is set there
+	RPCTLS          *MemberTLS    `koanf:"rpc_tls"`                      // to their RPC, where backend.rpc.tls is set there; of edges, bridges and doctor
 	ProxyProtocol   string        `koanf:"proxy_protocol" oneof:"v1 v2"` // the PROXY header that members get; none: none
 	SourceAddresses []string      `koanf:"source_addresses"`
 	RingSecretFile  string        `koanf:"ring_secret_file" is:"file"` // 16 or more random bytes, which all who make the ring must have

@@ -23,6 +23,7 @@ import (
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/internal/discovery"
+	"github.com/selvedge/selvedge/internal/rpc"
 )
 
 const (
@@ -39,7 +40,8 @@ type processes struct {
 	edges      []string // URLs
 	own        string   // that of the edge which the settings are for, which need not run
 	edgeClient *http.Client
-	client     *http.Client
+	client     *http.Client // of members without TLS
+	token      string       // for members
 
 	mu     sync.Mutex
 	clocks map[string]time.Duration // by name: how far ahead of this one
@@ -79,9 +81,30 @@ func (e *examination) processes() (*processes, error) {
 			p.edges = append(slices.Clip(p.edges), p.own)
 		}
 	}
-	p.client = client(cmp.Or(e.Token, rpcToken, adminToken), nil)
+	p.token = cmp.Or(e.Token, rpcToken, adminToken)
+	p.client = client(p.token, nil)
 	p.edgeClient = client(cmp.Or(adminToken, e.Token, rpcToken), config)
 	return p, nil
+}
+
+// memberClient calls members of a service, by TLS where the settings say so: as who reaches them, or as one of them.
+func (p *processes) memberClient(service string) (_ *http.Client, secure bool, err error) {
+	s := p.e.Settings
+	var files rpc.Credentials
+	if t, own := s.Services[service].RPCTLS, s.Backend.RPC.TLS; t != nil {
+		files = rpc.Credentials(*t)
+	} else if !own.Empty() && cmp.Or(s.Backend.Service, "default") == service {
+		files = rpc.Credentials{CA: cmp.Or(own.CA, own.ClientCA), Cert: own.Cert, Key: own.Key, ServerName: own.ServerName}
+	} else {
+		return p.client, false, nil
+	}
+	follow, err := files.Follow()
+	if err != nil {
+		return nil, true, err
+	}
+	config := follow().Clone()
+	config.NextProtos = nil // HTTP/1.1, as with the others
+	return client(p.token, config), true, nil
 }
 
 // client opens a connection for each call: what is examined includes whether one comes about.
@@ -134,9 +157,15 @@ func (p *processes) ask(ctx context.Context, s *discovery.Snapshot) rings {
 		r.answers = append(r.answers, a)
 		clients = append(clients, func() (string, error) { return p.show(ctx, a.name, client, url, s.Service) })
 	}
+	client, secure, err := p.memberClient(s.Service)
 	for _, m := range s.Members {
-		if m.RPCAddr != "" {
-			add(answer{name: "member " + m.ID + " at " + m.RPCAddr, critical: m.Health == discovery.Critical}, p.client, "http://"+m.RPCAddr)
+		switch a := (answer{name: "member " + m.ID + " at " + m.RPCAddr, critical: m.Health == discovery.Critical, err: err}); {
+		case m.RPCAddr == "":
+		case err != nil:
+			r.answers = append(r.answers, a)
+			clients = append(clients, func() (string, error) { return "", err })
+		default:
+			add(a, client, rpc.URL(m.RPCAddr, secure))
 		}
 	}
 	for _, url := range p.edges {

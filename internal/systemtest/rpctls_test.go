@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/selvedge/selvedge/backend/pushv1"
 	"github.com/selvedge/selvedge/backend/sender"
@@ -42,7 +44,7 @@ func newSecured(t *testing.T) *secured {
 	s.outsider = sender.TLS{CA: s.members.File, Cert: cert, Key: key}
 	for _, id := range []string{"b1", "b2"} {
 		cert, key := s.members.Issue(id, "127.0.0.1")
-		s.addBackend(id, "--config", s.write(id, fmt.Sprintf("backend: {rpc: {tls: {cert: %q, key: %q, client_ca: %q, ca: %q}}}", cert, key, s.clients.File, s.members.File)),
+		s.addBackend(id, "--config", s.write(id, fmt.Sprintf("backend: {listen: \"127.0.0.1:0\", rpc: {tls: {cert: %q, key: %q, client_ca: %q, ca: %q}}}", cert, key, s.clients.File, s.members.File)),
 			"--rpc", "0.0.0.0:0", "--advertise", "127.0.0.1")
 	}
 	for _, b := range s.backends {
@@ -197,6 +199,34 @@ func TestRPCByMutualTLS(t *testing.T) {
 				t.Errorf("by %s: exit code %d", name, code)
 			}
 			everybody("by " + name)
+		}
+	})
+	t.Run("bridge", func(t *testing.T) {
+		url := testkit.StartRedis(t).URL
+		options, err := redis.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := redis.NewClient(options)
+		defer client.Close()
+		bridge := startBridge(t, "bridge", "bridge", "--redis", url, "--channel", "chat", "--payload", "json:text", "--admin", "127.0.0.1:0",
+			"--consul", s.consul.Addr, "--config", filepath.Join(s.config, "edge.yaml"))
+		for _, user := range users {
+			if n, err := client.Publish(ctx, "chat", fmt.Sprintf(`{"user":%q,"text":"bridged"}`, user)).Result(); n != 1 || err != nil {
+				t.Fatalf("%d listen, %v", n, err)
+			}
+		}
+		everybody("bridged")
+		bridge.drain()
+	})
+	t.Run("doctor", func(t *testing.T) {
+		for _, as := range []string{"edge", "b1"} { // who calls the members, and one of them
+			found, _ := examine(t, "--consul", s.consul.Addr, "--edge", s.edges[0].admin, "--config", filepath.Join(s.config, as+".yaml"))
+			if !slices.ContainsFunc(found, func(d diagnosis) bool {
+				return d.Check == "ring" && d.Level == "good" && strings.Contains(d.Finding, "3 processes decide")
+			}) {
+				t.Errorf("as %s: %+v", as, found)
+			}
 		}
 	})
 	t.Run("without a certificate", func(t *testing.T) {
