@@ -77,7 +77,9 @@ func (tb *tab) shootAdmin(name string) {
 // TestAdminPage has an operator look at a real cluster: calm, while users move, while a member is drained by a click, and with one dead.
 func TestAdminPage(t *testing.T) {
 	t.Setenv("SELVEDGE_NAME", "edge-1")
-	c := newCluster(t, 3, 1)
+	c := newCluster(t, 2, 1)
+	c.addBackend("b3", "--drain-timeout", "8s")
+	c.awaitRing(3)
 	users := userNames(600)
 	devices := online(t, users, 1, c.edges...)
 	browser := startBrowser(t)
