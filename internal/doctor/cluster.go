@@ -87,7 +87,10 @@ func (e *examination) service(ctx context.Context, view *discovery.View, all *pr
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- view.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		_ = <-ended // which has been said, if it is one
+	}()
 	patience := time.NewTimer(registryPatience)
 	defer patience.Stop()
 	select {

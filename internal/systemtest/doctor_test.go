@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,7 +66,7 @@ func TestDoctor(t *testing.T) {
 				bad++
 			}
 			// What this machine's kernel allows is not the cluster's doing.
-			ofHost := strings.Contains("descriptors ports somaxconn pipes", d.Check)
+			ofHost := slices.Contains([]string{"descriptors", "ports", "somaxconn", "pipes"}, d.Check)
 			if d.Level != "good" && d.Level != "skipped" && !ofHost {
 				t.Errorf("%s: %+v", when, d)
 			}

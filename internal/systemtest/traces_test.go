@@ -135,7 +135,7 @@ func TestTraces(t *testing.T) {
 				return
 			}
 			defer answer.Body.Close()
-			if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != 200 {
+			if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
 				t.Errorf("%s: %s, %s, %v", user, answer.Status, text, err)
 			}
 		})

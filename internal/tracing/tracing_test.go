@@ -69,7 +69,7 @@ func TestSpans(t *testing.T) {
 	}
 	attributes := make(map[string]string)
 	for _, a := range receive.Attributes() {
-		attributes[string(a.Key)] = a.Value.Emit()
+		attributes[string(a.Key)] = a.Value.String()
 	}
 	if attributes["selvedge.service"] != "chat" || attributes["selvedge.member"] != "b1" || attributes["selvedge.sessions"] != "2" || attributes["messaging.message.id"] != "m1" {
 		t.Errorf("attributes: %v", attributes)
