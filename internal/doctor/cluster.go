@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/selvedge/selvedge/internal/discovery"
 )
 
@@ -89,7 +91,9 @@ func (e *examination) service(ctx context.Context, view *discovery.View, all *pr
 	go func() { ended <- view.Run(ctx) }()
 	defer func() {
 		cancel()
-		_ = <-ended // which has been said, if it is one
+		if err := <-ended; err != nil {
+			e.Logger.Debug("the registry was given up", zap.Error(err))
+		}
 	}()
 	patience := time.NewTimer(registryPatience)
 	defer patience.Stop()
