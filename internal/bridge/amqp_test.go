@@ -78,6 +78,7 @@ func (r *rabbit) left() (int, error) {
 }
 
 func TestQueue(t *testing.T) {
+	t.Parallel() // it waits for its broker, mostly
 	broker := testkit.StartRabbitMQ(t)
 	testKeeping(t, func(t *testing.T, name string) keeper {
 		return &rabbit{t: t, broker: broker, exchange: name + "-fan", queue: name}

@@ -95,6 +95,7 @@ func (n *natsStream) left() (int, error) {
 }
 
 func TestJetStream(t *testing.T) {
+	t.Parallel() // it waits for its broker, mostly
 	broker := testkit.StartNATS(t)
 	testKeeping(t, func(t *testing.T, name string) keeper { return newNATSStream(t, broker.URL, name) }, broker)
 

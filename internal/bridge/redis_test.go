@@ -63,6 +63,7 @@ func (r *redisStream) left() (int, error) {
 }
 
 func TestRedisStream(t *testing.T) {
+	t.Parallel() // it waits for its broker, mostly
 	broker := testkit.StartRedis(t)
 	testKeeping(t, func(t *testing.T, name string) keeper {
 		return &redisStream{t, broker.URL, name, openRedis(t, broker.URL)}
