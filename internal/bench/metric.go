@@ -50,13 +50,22 @@ func sumMetric(text io.Reader, name string) (sum float64, err error) {
 	return sum, lines.Err()
 }
 
-// freeAddr is an address that nobody listened on a moment ago, for the one listener whose address a backend does not tell. Should
-// another process take it first, the backend does not come up, and says so.
+// freeAddr is an address that nobody listened on a moment ago, for listeners whose addresses must be known before they are there. Should
+// another process take it first, the one that should have it does not come up, and says so.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	addrs, err := freeAddrs(1)
+	return strings.Join(addrs, ""), err
+}
+
+// freeAddrs are n of them, no two the same.
+func freeAddrs(n int) (addrs []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // once all are found
+		addrs = append(addrs, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return addrs, nil
 }

@@ -56,14 +56,13 @@ func startCluster(ctx context.Context, env Env, n int, settings ...string) (c *c
 			c.kill()
 		}
 	}()
+	addrs, err := freeAddrs(3 * n)
+	if err != nil {
+		return c, err
+	}
 	var list strings.Builder
 	for i := range n {
-		b := &member{id: fmt.Sprintf("b%d", i+1)}
-		for _, addr := range []*string{&b.addr, &b.rpc, &b.admin} {
-			if *addr, err = freeAddr(); err != nil {
-				return c, err
-			}
-		}
+		b := &member{id: fmt.Sprintf("b%d", i+1), addr: addrs[3*i], rpc: addrs[3*i+1], admin: addrs[3*i+2]}
 		c.backends = append(c.backends, b)
 		fmt.Fprintf(&list, "\n  - {id: %s, addr: %q, rpc: %q}", b.id, b.addr, b.rpc)
 	}

@@ -32,11 +32,19 @@ func (s *pushStage) set(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	// All before the first session is opened: their ports are chosen beforehand, and clients use up free ones by the thousand.
 	for _, n := range s.cfg.Backends {
 		if s.has(WaySelvedge) || s.has(WayBridge) && n == bridgeBackends {
-			if err := s.addCluster(ctx, n); err != nil {
+			c, err := startCluster(ctx, s.env, n, fmt.Sprintf("SELVEDGE_BACKEND__PING_EVERY=%v", pushPingEvery))
+			if err != nil {
 				return fmt.Errorf("%d backends: %w", n, err)
 			}
+			s.clusters = append(s.clusters, c)
+		}
+	}
+	for _, c := range s.clusters {
+		if err := s.addCluster(ctx, c); err != nil {
+			return fmt.Errorf("%d backends: %w", len(c.backends), err)
 		}
 	}
 	for _, n := range s.cfg.Backends {
@@ -76,13 +84,9 @@ func (s *pushStage) idle(ctx context.Context) error {
 	return read()
 }
 
-// addCluster brings up n of our backends and connects every user to its own, without an edge: what edges cost is [Sessions]' matter.
-func (s *pushStage) addCluster(ctx context.Context, n int) error {
-	c, err := startCluster(ctx, s.env, n, fmt.Sprintf("SELVEDGE_BACKEND__PING_EVERY=%v", pushPingEvery))
-	if err != nil {
-		return err
-	}
-	s.clusters = append(s.clusters, c)
+// addCluster connects every user to its own backend, without an edge: what edges cost is [Sessions]' matter.
+func (s *pushStage) addCluster(ctx context.Context, c *cluster) error {
+	n := len(c.backends)
 	to, err := sender.New(sender.Config{Membership: sender.Membership{Registry: c.registry}})
 	if err != nil {
 		return err
