@@ -1,7 +1,9 @@
 package verify
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +63,18 @@ func TestSystemCalls(t *testing.T) {
 		t.Error(out)
 	}
 	edge.signal(syscall.SIGHUP)
+	for reloaded := false; !reloaded; time.Sleep(100 * time.Millisecond) {
+		answer, err := http.Get("http://" + ports[1] + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		reloaded = strings.Contains(string(text), `selvedge_edge_config_reloads_total{result="ok"} 1`)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the edge has not reloaded: %v", err)
+		}
+	}
 	session.Close()
 	edge.end()
 	backend.end()
