@@ -220,8 +220,8 @@ func (t *proxyTrial) end() {
 func (t *proxyTrial) measure(ctx context.Context, r *ProxyRound) (err error) {
 	if t.cfg.measures(FigureIdle) {
 		r.Bytes, r.UpgradeCPU, err = t.hold(ctx, t.cfg.Idle, false)
-	} else {
-		err = t.warmUp(ctx, warmUpSessions, false)
+	} else if err = t.warmUp(ctx, warmUpSessions, false); err == nil {
+		_, err = t.settled(ctx) // what that left behind is put in order before the loads
 	}
 	if err != nil {
 		return err
