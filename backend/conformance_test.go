@@ -107,7 +107,7 @@ func TestSizesAndShapes(t *testing.T) {
 	}
 	s.exchange(pings, 1<<10, ws.OpPong, want...)
 	s.exchange(pings, 1, ws.OpPong, want...)
-	frames := slices.Concat(raw(false, 0, ws.OpText, "one "), raw(false, 0, 0, "two "), pings[:16]) // 5.19: control frames between fragments, and a pause
+	frames := slices.Concat(raw(false, 0, ws.OpText, "one "), raw(false, 0, 0, "two "), raw(true, 0, ws.OpPing, "ping 0")) // 5.19: control frames between fragments, and a pause
 	s.exchange(frames, 1<<10, ws.OpPong, "ping 0")
 	s.exchange(slices.Concat(raw(false, 0, 0, "three "), raw(true, 0, 0, "four")), 1<<10, ws.OpText, "one two three four")
 }
