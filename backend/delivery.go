@@ -16,7 +16,7 @@ type delivery struct {
 	dropped int           // of those, the ones that stay open and will never get it: their queues were full
 	left    int           // sessions that have neither taken it nor closed
 	settled chan struct{} // closed when left becomes 0; nil while nobody has waited for that
-	room    [2]string     // asked and took of a user with one session, which is nearly everybody
+	room    [1]string     // of asked and of took, where that one session is all of both: nearly always
 }
 
 func newDelivery() *delivery { return new(delivery) }
@@ -35,7 +35,7 @@ func (d *delivery) claim(sessions []*Session, except string) []*Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.asked == nil {
-		d.asked, d.took = d.room[0:0:1], d.room[1:1:2]
+		d.asked, d.took = d.room[:0], d.room[:0]
 	}
 	fresh := sessions
 	if len(d.asked) > 0 || except != "" {

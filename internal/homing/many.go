@@ -29,7 +29,10 @@ func (m *Memory[T]) Many(message string, fingerprint uint64, users int) *Many[T]
 
 // Join is [Memory.Join] for one of the users.
 func (y *Many[T]) Join(now Instant, user string, create func() T) (T, error) {
-	value, isKnown, err := y.memory.place(now, MessageKey{user, y.message}, y.fingerprint)
+	if len(y.users) == 0 { // the first, or the last of them was forgotten, and the message with it
+		y.users = y.memory.groups[y.message]
+	}
+	value, isKnown, err := y.memory.place(now, MessageKey{user, y.message}, y.users, y.fingerprint)
 	if !isKnown && err == nil {
 		value = create()
 		y.add(now, known[T]{user, value})
@@ -49,7 +52,7 @@ func (y *Many[T]) add(now Instant, k known[T]) {
 	}
 	x.at = now
 	m.oldest.MoveToBack(y.part)
-	if len(y.users) == 0 { // the first, or the last of them was forgotten, and the message with it
+	if len(y.users) == 0 { // as place has left it, which may forget
 		if y.users = m.groups[y.message]; y.users == nil {
 			y.users = make(map[string]spot, y.most)
 			m.groups[y.message] = y.users

@@ -51,7 +51,7 @@ func NewMemory[T any](places int, keep Instant, busy func(T) bool) *Memory[T] {
 
 // Find returns what is known of a message.
 func (m *Memory[T]) Find(now Instant, key MessageKey, fingerprint uint64) (value T, known bool, err error) {
-	e, k := m.find(key)
+	e, k := m.find(key, m.groups[key.Message])
 	if e == nil {
 		return value, false, nil
 	}
@@ -60,7 +60,7 @@ func (m *Memory[T]) Find(now Instant, key MessageKey, fingerprint uint64) (value
 
 // Join returns what is known of a message; where nothing is, it is from now on what create returns.
 func (m *Memory[T]) Join(now Instant, key MessageKey, fingerprint uint64, create func() T) (T, error) {
-	value, isKnown, err := m.place(now, key, fingerprint)
+	value, isKnown, err := m.place(now, key, m.groups[key.Message], fingerprint)
 	if !isKnown && err == nil {
 		value = create()
 		m.add(now, key.Message, fingerprint, known[T]{key.User, value})
@@ -71,9 +71,9 @@ func (m *Memory[T]) Join(now Instant, key MessageKey, fingerprint uint64, create
 // Len returns how many messages are remembered, one to many users as many times.
 func (m *Memory[T]) Len() int { return m.taken }
 
-// place returns what is known of a message, or takes a place for it.
-func (m *Memory[T]) place(now Instant, key MessageKey, fingerprint uint64) (value T, isKnown bool, err error) {
-	if e, k := m.find(key); e != nil {
+// place returns what is known of a message, or takes a place for it. users are those of the message in groups.
+func (m *Memory[T]) place(now Instant, key MessageKey, users map[string]spot, fingerprint uint64) (value T, isKnown bool, err error) {
+	if e, k := m.find(key, users); e != nil {
 		if value, isKnown, err = m.recall(now, e, k, fingerprint); isKnown || err != nil {
 			return value, isKnown, err
 		}
@@ -87,11 +87,11 @@ func (m *Memory[T]) place(now Instant, key MessageKey, fingerprint uint64) (valu
 	return value, false, nil
 }
 
-func (m *Memory[T]) find(key MessageKey) (*list.Element, *known[T]) {
+func (m *Memory[T]) find(key MessageKey, users map[string]spot) (*list.Element, *known[T]) {
 	if e := m.byKey[key]; e != nil {
 		return e, &e.Value.(*memory[T]).one
 	}
-	if s, isThere := m.groups[key.Message][key.User]; isThere {
+	if s, isThere := users[key.User]; isThere {
 		return s.element, &s.element.Value.(*memory[T]).many[s.at]
 	}
 	return nil, nil

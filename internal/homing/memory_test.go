@@ -107,7 +107,7 @@ func TestManyAreForgotten(t *testing.T) {
 	busy := true
 	m := homing.NewMemory(users, 10, func(i int) bool { return busy && isBusy(i) })
 	many := m.Many("m", 1, users)
-	user := func(i int) string { return strconv.Itoa(i) }
+	user := strconv.Itoa
 	for i := range users {
 		if got, err := many.Join(0, user(i), func() int { return i }); got != i || err != nil {
 			t.Fatal(got, err)
@@ -142,11 +142,17 @@ func TestManyAreForgotten(t *testing.T) {
 	if m.Len() != 10 || m.Groups() != 0 {
 		t.Errorf("%d places are taken, and %d messages have users", m.Len(), m.Groups())
 	}
-	if got, err := many.Join(1001, "late", func() int { return 1 }); got != 1 || err != nil {
-		t.Fatal(got, err)
-	}
-	if got, isKnown, err := m.Find(1001, homing.MessageKey{User: "late", Message: "m"}, 1); got != 1 || !isKnown || err != nil {
-		t.Error("whoever comes after all were forgotten is not known:", got, isKnown, err)
+
+	m = homing.NewMemory(users, 10, isBusy)
+	many = m.Many("m", 1, 2)
+	for now, user := range []string{"early", "late"} { // on the way of the second, the first and the message are forgotten
+		at := homing.Instant(1000 * now)
+		if got, err := many.Join(at, user, func() int { return now }); got != now || err != nil {
+			t.Fatal(got, err)
+		}
+		if got, isKnown, err := m.Find(at, homing.MessageKey{User: user, Message: "m"}, 1); got != now || !isKnown || err != nil || m.Len() != 1 {
+			t.Errorf("%s: %d, %v, %v; %d are known", user, got, isKnown, err, m.Len())
+		}
 	}
 }
 

@@ -138,7 +138,7 @@ var teeth = []tooth{
 		m.taken--
 `},
 	{rule: 8, name: "of many, a busy one is forgotten", file: "many.go", old: `if m.busy(k.value) {`, new: `if false {`, test: "TestManyAreForgotten"},
-	{rule: 8, name: "of many, who comes after all were forgotten is lost", file: "many.go", old: `len(y.users) == 0`, new: `y.users == nil`, test: "TestManyAreForgotten"},
+	{rule: 8, name: "of many, who comes as all are forgotten is lost", file: "many.go", old: `len(y.users) == 0 { // as place`, new: `y.users == nil { // as place`, test: "TestManyAreForgotten"},
 	{rule: 9, name: "buried without the registry", file: "bury.go", old: ` || p.absentSince == never || now.since(p.absentSince) < limit ||`, new: ` ||`, test: "TestBurialNeedsTheRegistry"},
 	{rule: 9, name: "buried without a majority", file: "bury.go", old: `silentTo*2 > peersOfIt`, new: `silentTo+peersOfIt > 0`, test: "TestBurialNeedsAMajority"},
 	{rule: 9, name: "a refusal of the host is taken for death where it is not trusted", file: "question.go",
