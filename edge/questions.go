@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	askEach    = time.Second           // each member once in this time,
-	askApart   = 75 * time.Millisecond // but no two within this: with more than thirteen members a round takes longer
+	askEach    = time.Second            // each member once in this time,
+	askApart   = 100 * time.Millisecond // but no two within this: with more than ten members a round takes longer
 	askTimeout = 2 * time.Second
 )
 

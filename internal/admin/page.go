@@ -13,8 +13,6 @@ import (
 	"path"
 	"slices"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 //go:embed web
@@ -115,7 +113,7 @@ func (p *page) events(w http.ResponseWriter, r *http.Request) {
 	p.source.Follow(ctx, service)
 	stream := http.NewResponseController(w)
 	teller := newTeller()
-	budget := rate.NewLimiter(bytesPerSecond, bytesAtFirst)
+	var budget budget
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
@@ -137,8 +135,22 @@ func (p *page) events(w http.ResponseWriter, r *http.Request) {
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", text); err != nil || stream.Flush() != nil {
 			return
 		}
-		pause.Reset(max(frameEvery, budget.ReserveN(now, min(len(text), bytesAtFirst)).DelayFrom(now)))
+		pause.Reset(max(frameEvery, budget.spend(now, len(text))))
 	}
+}
+
+// budget is a bucket of bytesAtFirst that fills up by bytesPerSecond. A frame may take more than it holds, and then the next has to wait.
+type budget struct {
+	paid time.Time // by when what has been sent so far will have been paid for
+}
+
+// spend takes n bytes, and returns how long nothing more may be sent.
+func (b *budget) spend(now time.Time, n int) time.Duration {
+	if full := now.Add(-bytesAtFirst * time.Second / bytesPerSecond); b.paid.Before(full) {
+		b.paid = full
+	}
+	b.paid = b.paid.Add(time.Duration(n) * time.Second / bytesPerSecond)
+	return b.paid.Sub(now)
 }
 
 // services lists the services with what the registry makes of each.
