@@ -104,3 +104,18 @@ func TestParseMachineTime(t *testing.T) {
 		}
 	}
 }
+
+// What was not measured, or has nobody to be compared with, is no must, met or not.
+func TestMustsOfAPart(t *testing.T) {
+	row := func(name string, p99 float64) ProxyRow {
+		return ProxyRow{contender: contender{Name: name}, Median: ProxyRound{Paced: LoadRound{P50: 100, P99: p99}}}
+	}
+	r := ProxiesReport{Config: ProxiesConfig{Only: []Figure{FigurePaced, FigureIdle}}, Rows: []ProxyRow{row(edgeName, 300), row("nginx", 200)}}
+	var got []string
+	for _, m := range r.check() {
+		got = append(got, m.String())
+	}
+	if len(got) != 3 || !strings.HasPrefix(got[0], "MET") || !strings.HasPrefix(got[1], "MET") || !strings.HasPrefix(got[2], "NOT MET") {
+		t.Errorf("%q; want the bytes of an idle session, p50, and p99, which is not met", got)
+	}
+}

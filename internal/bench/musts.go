@@ -38,35 +38,41 @@ func (r *ProxiesReport) check() []Must {
 		return ProxyRound{}
 	}
 	edge, nginx, haproxy, splice, direct := of(edgeName), of("nginx"), of("HAProxy"), of("HAProxy splice"), of("direct")
-	excess := func(p ProxyRound) float64 {
-		if p.Small.MachineCPU == 0 {
-			return 0
+	excess := func(p ProxyRound) float64 { return p.Small.MachineCPU - direct.Small.MachineCPU }
+	list := []struct {
+		figure Figure
+		beside []string // who must have taken part
+		must   Must
+	}{
+		{FigureIdle, nil, Must{What: "user-space bytes per idle session", Ours: edge.Bytes, Most: 600, Goal: 256, Against: "fixed; goal 256"}},
+		{FigureTLS, nil, Must{What: "user-space bytes per idle TLS session", Ours: edge.TLSBytes, Most: 19_000, Goal: 9_000, Against: "fixed; goal 9,000"}},
+		{FigureTLS, []string{"nginx", "HAProxy"}, Must{What: "proxy CPU us per TLS upgrade", Ours: edge.TLSUpgradeCPU, Most: haproxy.TLSUpgradeCPU, Goal: nginx.TLSUpgradeCPU,
+			Against: "HAProxy; goal nginx"}},
+		{FigureSmall, []string{"nginx"}, Must{What: "machine CPU us per 128 B echo above direct", Ours: excess(edge), Most: 0.75 * excess(nginx), Goal: 0.5 * excess(nginx),
+			Against: "0.75 x nginx; goal 0.5 x"}},
+		{FigurePage, []string{"nginx"}, Must{What: "proxy CPU us per 4 KiB echo", Ours: edge.Page.ProxyCPU, Most: nginx.Page.ProxyCPU, Goal: 0.8 * nginx.Page.ProxyCPU,
+			Against: "nginx; goal 0.8 x"}},
+		{FigureStream, []string{"nginx", "HAProxy splice"}, Must{What: "proxy CPU s per GB", Ours: edge.Stream.ProxyCPU, Most: min(0.5*nginx.Stream.ProxyCPU, splice.Stream.ProxyCPU),
+			Goal: 0.35 * nginx.Stream.ProxyCPU, Against: "0.5 x nginx, HAProxy with splice; goal 0.35 x nginx"}},
+		{FigureIdle, []string{"HAProxy"}, Must{What: "proxy CPU us per upgrade", Ours: edge.UpgradeCPU, Most: 1.4 * haproxy.UpgradeCPU, Goal: haproxy.UpgradeCPU,
+			Against: "1.4 x HAProxy; goal 1 x"}},
+		{FigurePaced, []string{"nginx"}, Must{What: fmt.Sprintf("p50 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P50, Most: 1.15 * nginx.Paced.P50, Against: "1.15 x nginx"}},
+		{FigurePaced, []string{"nginx"}, Must{What: fmt.Sprintf("p99 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P99, Most: 1.15 * nginx.Paced.P99, Against: "1.15 x nginx"}},
+	}
+	missing := func(name string) bool {
+		return !slices.ContainsFunc(r.Rows, func(row ProxyRow) bool { return row.Name == name })
+	}
+	var musts []Must
+	for _, l := range list {
+		if !r.Config.measures(l.figure) || slices.ContainsFunc(l.beside, missing) {
+			continue
 		}
-		return p.Small.MachineCPU - direct.Small.MachineCPU
-	}
-	list := []Must{
-		{What: "user-space bytes per idle session", Ours: edge.Bytes, Most: 600, Goal: 256, Against: "fixed; goal 256"},
-		{What: "user-space bytes per idle TLS session", Ours: edge.TLSBytes, Most: 19_000, Goal: 9_000, Against: "fixed; goal 9,000"},
-		{What: "proxy CPU us per TLS upgrade", Ours: edge.TLSUpgradeCPU, Most: haproxy.TLSUpgradeCPU, Goal: nginx.TLSUpgradeCPU,
-			Against: "HAProxy; goal nginx"},
-		{What: "machine CPU us per 128 B echo above direct", Ours: excess(edge), Most: 0.75 * excess(nginx), Goal: 0.5 * excess(nginx),
-			Against: "0.75 x nginx; goal 0.5 x"},
-		{What: "proxy CPU us per 4 KiB echo", Ours: edge.Page.ProxyCPU, Most: nginx.Page.ProxyCPU, Goal: 0.8 * nginx.Page.ProxyCPU,
-			Against: "nginx; goal 0.8 x"},
-		{What: "proxy CPU s per GB", Ours: edge.Stream.ProxyCPU, Most: min(0.5*nginx.Stream.ProxyCPU, splice.Stream.ProxyCPU),
-			Goal: 0.35 * nginx.Stream.ProxyCPU, Against: "0.5 x nginx, HAProxy with splice; goal 0.35 x nginx"},
-		{What: "proxy CPU us per upgrade", Ours: edge.UpgradeCPU, Most: 1.4 * haproxy.UpgradeCPU, Goal: haproxy.UpgradeCPU,
-			Against: "1.4 x HAProxy; goal 1 x"},
-		{What: fmt.Sprintf("p50 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P50, Most: 1.15 * nginx.Paced.P50, Against: "1.15 x nginx"},
-		{What: fmt.Sprintf("p99 us at %s/s", thousands(float64(r.Config.Rate))), Ours: edge.Paced.P99, Most: 1.15 * nginx.Paced.P99, Against: "1.15 x nginx"},
-	}
-	list = slices.DeleteFunc(list, func(m Must) bool { return m.Ours == 0 || m.Most == 0 }) // not measured
-	for i := range list {
-		m := &list[i]
+		m := l.must
 		m.Met = m.Ours <= m.Most
 		m.Reached = m.Met && m.Ours <= m.Goal
+		musts = append(musts, m)
 	}
-	return list
+	return musts
 }
 
 func (r *ProxiesReport) name() string { return r.Kind }
