@@ -30,6 +30,7 @@ func TestCommandsAndFlags(t *testing.T) {
 		"ring diff":     reach + membership,
 		"ring simulate": "",
 		"ring bury":     reach + membership,
+		"bridge":        "--redis --channel --stream --group --amqp --queue --exchange --nats --subject --via --consul --service~default --token-file",
 		"doctor":        "--config",
 		"check":         "--config",
 		"version":       "",

@@ -102,7 +102,7 @@ func TestUsageErrors(t *testing.T) {
 		"bridge --amqp amqp://h --queue q --in-flight 100000":                 "1 to 65535",
 		"bridge --amqp amqp://h --queue q --admin 0.0.0.0:8082":               "token",
 		"bridge --amqp amqp://h --queue q --via 127.0.0.1:1 --consul x":       "bridge.via",
-		"bridge --amqp amqp://h --queue q --via https://127.0.0.1:1":          "http://",
+		"bridge --amqp amqp://h --queue q --via ftp://127.0.0.1:1":            "http://",
 		"bridge --amqp amqp://h --queue q --token-file /no/such/file":         "bridge.token_file",
 		"bridge --amqp amqp://h --queue q --via 127.0.0.1:1 --backends x=h:1": "bridge.via",
 		"bridge --config " + bridges:                                          "bridge.yaml:2: bridge.amqp",
