@@ -49,7 +49,7 @@ func TestDeliveredMeansInTheKernel(t *testing.T) {
 	go func() { _, _ = io.Copy(io.Discard, quick) }()
 	client := pushv1.NewPushServiceClient(h2c(t), "http://"+home.RPCAddr().String())
 	_, err := client.Push(context.Background(), connect.NewRequest(&pushv1.PushRequest{
-		User: "alice", Payload: &pushv1.PushRequest_Data{Data: clog.Data}, MessageId: "big", TimeoutMs: 1500,
+		User: "alice", Payload: &pushv1.PushRequest_Data{Data: clog.Data}, MessageId: "big", TimeoutMs: 5000,
 	}))
 	detail := pushv1.DetailOf(err)
 	if connect.CodeOf(err) != connect.CodeAborted || detail.GetReason() != pushv1.Reason_UNSETTLED || detail.GetSessions() != 1 {
@@ -91,7 +91,7 @@ func TestFullQueueClosesOneSession(t *testing.T) {
 			frames <- quick.next()
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	if n, err := m.Push(ctx, "alice", clog); n != 1 || !errors.Is(err, backend.ErrUnsettled) {
 		t.Fatalf("%d sessions, %v; want the quick one, and uncertain about the other", n, err)

@@ -76,7 +76,7 @@ func TestHandlerAnswersInTime(t *testing.T) {
 	edge := httptest.NewServer(s.Handler())
 	defer edge.Close()
 	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_, err := pushv1.NewPushServiceClient(web, edge.URL).Push(ctx, connect.NewRequest(&pushv1.PushRequest{
 		User: "alice", Payload: &pushv1.PushRequest_Text{Text: "hi"},
