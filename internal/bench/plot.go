@@ -61,7 +61,7 @@ func (r *SessionsReport) plot() plot {
 // Plot draws the processor time of a push over the number of backends.
 func (r *PushReport) plot() plot {
 	p := plot{title: "Processor time per push, over the number of backends", axis: "backends",
-		unit: fmt.Sprintf("microseconds of publisher, broker and backends together, at %s pushes/s to %s online users",
+		unit: fmt.Sprintf("microseconds of publisher, broker and backends above what they take idle; %s pushes/s, %s online users",
 			thousands(float64(r.Config.Rate)), thousands(float64(r.Config.Users)))}
 	for _, n := range r.Config.Backends {
 		p.places = append(p.places, fmt.Sprint(n))
