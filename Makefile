@@ -40,6 +40,7 @@ fuzz: ## what strangers send, heads of requests, key expressions, tokens and mes
 	go test -run '^$$' -fuzz '^FuzzKey$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzToken$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzUsers$$' -fuzztime $(FUZZ_TIME) ./internal/bridge
+	go test -run '^$$' -fuzz '^FuzzServeConn$$' -fuzztime $(FUZZ_TIME) ./internal/pushlink
 
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"

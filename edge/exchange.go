@@ -65,7 +65,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case x.head.Path == resolvePath:
 		e.dispatch(w, r, x)
 	case x.head.Path == clientjs.Path:
-		e.library(w, r, x)
+		e.serveLibrary(w, r, x)
 	default:
 		e.plain(w, r, x)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // library serves selvedge.js to whoever may connect at all. No route has its path.
-func (e *Edge) library(w http.ResponseWriter, r *http.Request, x *exchange) {
+func (e *Edge) serveLibrary(w http.ResponseWriter, r *http.Request, x *exchange) {
 	count := &statusWriter{ResponseWriter: w, code: statusClientGone}
 	defer func() {
 		e.metrics.requests.WithLabelValues("", codeLabel(count.code)).Inc()
