@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -120,6 +121,9 @@ func TestAdminPageOfHundred(t *testing.T) {
 	if share > 0.5 {
 		t.Errorf("the page is busy for %.0f %% of the time", 100*share)
 	}
+	testkit.Eventually(t, 30*time.Second, func() bool { // each member has changed an even number of times
+		return !slices.ContainsFunc(e.View("default").Snapshot().Members, func(m discovery.Member) bool { return m.Weight != 1 })
+	}, "the edge to have seen the last change")
 	tb.waitFor(30*time.Second, "the last ring", fmt.Sprintf(`document.querySelector('#s-ring').textContent === %s`, quoted(e.View("default").Snapshot().Ring.Digest())))
 	tb.do(chromedp.Click(chromedp.CSS(`[data-sort="id"]`)))
 	tb.wait("rows by id", `document.querySelector('#rows tr').dataset.member === 'b1' && document.querySelector('#rows tr:last-child').dataset.member === 'b100'`)
