@@ -29,8 +29,8 @@ const (
 
 	// bytesPerSecond is the most that a page is told over time, bytesAtFirst what it may be told at once. After a large frame the next comes
 	// later.
-	bytesPerSecond = 6 << 10
-	bytesAtFirst   = 24 << 10
+	bytesPerSecond = 4 << 10
+	bytesAtFirst   = 20 << 10
 )
 
 // page serves the operator's page. Its files hold nothing but the page itself and may be seen by anyone; what they show comes from below
