@@ -408,7 +408,7 @@ func TestSessionsCostNoGoroutine(t *testing.T) {
 			open = append(open, c)
 		}
 		testkit.Eventually(t, patience, func() error {
-			if f, g := descriptors(t)-fds, runtime.NumGoroutine()-goroutines; f != 4*n || g != n || e.Sessions() != n {
+			if f, g := descriptors(t)-fds, runtime.NumGoroutine()-goroutines; f != 4*n || g > n || e.Sessions() != n {
 				return fmt.Errorf("%d descriptors, %d goroutines, %d sessions", f, g, e.Sessions())
 			}
 			return nil

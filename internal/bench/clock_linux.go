@@ -2,15 +2,13 @@ package bench
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/selvedge/selvedge/internal/reactor"
 )
 
 // sleepUntil returns at t on the clock that monotonic reads, late by what the kernel takes to wake a thread.
@@ -55,12 +53,15 @@ func (t *ticker) wait() error {
 	if t.due == 0 {
 		var ticks [8]byte
 		// Past Go's scheduler: telling it of each read would be most of what waiting costs.
-		var failed error
+		var failed syscall.Errno
 		err := t.raw.Read(func(fd uintptr) bool {
-			_, failed = reactor.Read(int(fd), ticks[:])
-			return !errors.Is(failed, reactor.ErrAgain)
+			_, _, failed = syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&ticks)), unsafe.Sizeof(ticks))
+			return failed != unix.EAGAIN
 		})
-		if err := errors.Join(err, failed); err != nil {
+		if err == nil && failed != 0 {
+			err = os.NewSyscallError("read", failed)
+		}
+		if err != nil {
 			return err
 		}
 		t.due = binary.NativeEndian.Uint64(ticks[:])
