@@ -105,7 +105,7 @@ func TestProgressOnATerminal(t *testing.T) {
 	writeFile(t, users, strings.Join(userNames(30_000), "\n"))
 	for _, line := range []string{
 		fmt.Sprintf("%s push --to-file %s --text hi --timeout 60s --via %s", path, users, d.AdminURL),
-		path + " ring simulate --members 10 --users 3000000",
+		path + " ring simulate --members 10 --users 20000000",
 	} {
 		out, err := exec.Command("script", "-qec", line+" >/dev/null", "/dev/null").Output()
 		if text := string(out); !strings.Contains(text, "░") || !strings.Contains(text, "█") || !strings.Contains(text, "%\r") {
