@@ -84,6 +84,7 @@ func TestPictureCountsOwn(t *testing.T) {
 		e.send(upgradeTo("/?user=" + e.ownedBy("b0"))).line()
 	}
 	e.send(upgradeTo("/?user=" + e.ownedBy("b1"))).line() // b1 does not answer: it goes to b0
+	testkit.Eventually(t, patience, func() bool { return e.picture().Totals.Upgrades == 4 }, "all to be counted, which is after they are told")
 	p := e.picture()
 	if got := p.Figures["b0"]; got.Own != 4 || got.Failures != 0 || got.Told {
 		t.Errorf("b0: %+v", got)

@@ -16,7 +16,7 @@ import (
 
 const (
 	askEach    = time.Second            // each member once in this time,
-	askApart   = 100 * time.Millisecond // but no two within this: with more than ten members a round takes longer
+	askApart   = 200 * time.Millisecond // but no two within this: with more than five members a round takes longer
 	askTimeout = 2 * time.Second
 )
 
