@@ -45,7 +45,7 @@ fuzz: ## what strangers send, heads of requests, key expressions, tokens and mes
 check: tools ## format, vet, lint, generated code up to date, known vulnerabilities
 	@echo '== format'; test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go') | tee /dev/stderr)"
 	@echo '== vet'; go vet ./... && GOOS=darwin go vet ./... && go vet -C internal/bench/ring . && go vet -C internal/bench/backend . && go vet -C deploy/verify . && go vet -C backend/testdata/porting/before .
-	@echo '== modules'; go mod tidy -diff
+	@echo '== modules'; for module in . internal/bench/backend internal/bench/ring backend/testdata/porting/before deploy/verify; do go mod tidy -C $$module -diff || exit 1; done
 	@echo '== lint'; $(BIN)/golangci-lint run ./...
 	@echo '== generated code'; ./internal/tools/generate.sh check
 	@echo '== known vulnerabilities'; ./internal/tools/vulnerabilities.sh
