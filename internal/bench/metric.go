@@ -59,12 +59,18 @@ func freeAddr() (string, error) {
 
 // freeAddrs are n of them, no two the same.
 func freeAddrs(n int) (addrs []string, err error) {
+	var found []net.Listener
+	defer func() {
+		for _, l := range found {
+			_ = l.Close()
+		}
+	}()
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // once all are found
+		found = append(found, l)
 		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs, nil
