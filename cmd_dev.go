@@ -113,9 +113,17 @@ func (d dev) run(ctx context.Context, out io.Writer, log *zap.Logger) error {
 		}
 		select {
 		case <-e.Ready():
-			d.banner(out, e, backends)
 		case <-ctx.Done():
+			return nil
 		}
+		for tick := time.NewTicker(10 * time.Millisecond); e.View(edge.DefaultService).Snapshot().Ring.Len() < len(backends); { // else who comes now is moved at once
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		d.banner(out, e, backends)
 		return nil
 	})
 	return group.Wait()
