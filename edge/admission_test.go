@@ -105,7 +105,7 @@ func TestCountsAreExact(t *testing.T) {
 	e.nothingLeft(func() {
 		rapid.Check(t, func(t *rapid.T) {
 			var wg, answered sync.WaitGroup // all who come in are there at once
-			for _, n := range rapid.SliceOfN(rapid.IntRange(0, 1<<16), 1, 60).Draw(t, "clients") {
+			for _, n := range rapid.SliceOfN(rapid.IntRange(0, 1<<16), 1, 25).Draw(t, "clients") {
 				end, user, from := ends[n%len(ends)], (n>>4)%3, (n>>8)%3
 				target := fmt.Sprintf("/ws?user=u%d&end=%s", user, strings.ReplaceAll(end, " ", "+"))
 				switch end {
@@ -146,6 +146,13 @@ func TestCountsAreExact(t *testing.T) {
 			}
 			wg.Wait()
 		})
+		for i := range perUser + 1 { // the limit is reached, whatever was drawn
+			c := e.send(upgradeTo("/ws?user=u9&end=client", behind("192.0.2.9"), "X-From: 9"))
+			if got := c.head().StatusCode; (got == http.StatusSwitchingProtocols) != (i < perUser) {
+				t.Errorf("session %d of a user: %d", i+1, got)
+			}
+		}
+		e.hangUp()
 	})
 	mu.Lock()
 	defer mu.Unlock()
