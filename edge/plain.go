@@ -296,7 +296,7 @@ func (e *Edge) transport(r *route) *http.Transport {
 		DisableKeepAlives:      r.service.cfg.ProxyProtocol != "", // a PROXY header is about one client
 		ResponseHeaderTimeout:  r.timeout,
 		ExpectContinueTimeout:  time.Second,
-		IdleConnTimeout:        30 * time.Second, // below what servers commonly keep
+		IdleConnTimeout:        4 * time.Second, // below what servers keep, Node for 5 s: a POST that meets their close cannot be repeated
 		MaxIdleConnsPerHost:    64,
 		MaxResponseHeaderBytes: backendHeadBytes,
 		DisableCompression:     true, // the body passes as it is
