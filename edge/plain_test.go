@@ -228,3 +228,20 @@ func TestKeepAliveThenUpgrade(t *testing.T) {
 	say(malformed, "nonsense\r\n\r\n")
 	malformed.refused(400)
 }
+
+// A kept connection to a backend is let go of before servers do: Node ends its after 5 s, and a POST that meets that cannot be repeated.
+func TestIdleConnectionsEndFirst(t *testing.T) {
+	fast(t)
+	idle := make(chan time.Duration, 1)
+	e := start(t, Config{Membership: members(listenBackend(t, func(conn net.Conn, br *bufio.Reader, _ *http.Request) {
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		say(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		began := time.Now()
+		_, _ = br.ReadByte()
+		idle <- time.Since(began)
+	}))})
+	e.send(get("/?user=a")).whole()
+	if took := <-idle; took < time.Second || took > 4800*time.Millisecond {
+		t.Errorf("it was kept for %v; want some seconds, and less than 5", took)
+	}
+}

@@ -398,7 +398,7 @@ func TestSessionLimit(t *testing.T) {
 func TestSessionsCostNoGoroutine(t *testing.T) {
 	const n = 50
 	e := start(t, Config{Membership: members(listenBackend(t, echo("b0")))}) // a goroutine for each connection
-	last, same := 0, 0 // what the edge's start and the test before have begun is to be over
+	last, same := 0, 0                                                       // what the edge's start and the test before have begun is to be over
 	testkit.Eventually(t, patience, func() bool {
 		if now := runtime.NumGoroutine(); now == last {
 			same++
