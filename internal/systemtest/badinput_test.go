@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -85,7 +86,7 @@ func TestBadInput(t *testing.T) {
 	for edge, before := range edges {
 		testkit.Eventually(t, 20*time.Second, func() error {
 			if now := edge.usage(); now.descriptors > before.descriptors || now.goroutines > before.goroutines {
-				return fmt.Errorf("%s: %+v, at the start %+v", edge.name, now, before)
+				return fmt.Errorf("%s: %v, at the start %v; its goroutines now and then:\n%s\n%s", edge.name, now, before, now.stacks, before.stacks)
 			}
 			return nil
 		}, "descriptors and goroutines to be back where they were")
@@ -93,7 +94,14 @@ func TestBadInput(t *testing.T) {
 }
 
 // usage is what a process holds.
-type usage struct{ descriptors, goroutines int }
+type usage struct {
+	descriptors, goroutines int
+	stacks                  string // of the goroutines, equal ones counted
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d descriptors, %d goroutines", u.descriptors, u.goroutines)
+}
 
 func (f *frontDoor) usage() usage {
 	f.t.Helper()
@@ -101,9 +109,9 @@ func (f *frontDoor) usage() usage {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	u := usage{len(entries), int(f.metric("go_goroutines", ""))}
-	if u.goroutines == 0 {
-		f.t.Fatal("the metrics do not tell the number of goroutines")
+	u := usage{descriptors: len(entries), stacks: string(f.page("/debug/pprof/goroutine?debug=1"))}
+	if _, err := fmt.Sscanf(u.stacks, "goroutine profile: total %d", &u.goroutines); err != nil || u.goroutines == 0 {
+		f.t.Fatalf("the profile does not tell the number of goroutines: %v, %.100q", err, u.stacks)
 	}
 	return u
 }
@@ -111,17 +119,7 @@ func (f *frontDoor) usage() usage {
 // metric adds up the samples of a metric whose labels hold a text.
 func (f *frontDoor) metric(name, labels string) (sum float64) {
 	f.t.Helper()
-	request, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://"+f.admin+"/metrics", nil)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	request.Close = true
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+	for lines := bufio.NewScanner(bytes.NewReader(f.page("/metrics"))); lines.Scan(); {
 		sample, found := strings.CutPrefix(lines.Text(), name)
 		if !found || !strings.HasPrefix(sample, "{") && !strings.HasPrefix(sample, " ") || !strings.Contains(sample, labels) {
 			continue
@@ -133,6 +131,26 @@ func (f *frontDoor) metric(name, labels string) (sum float64) {
 		sum += value
 	}
 	return sum
+}
+
+// page is what the admin listener has at a path; the connection does not outlive it.
+func (f *frontDoor) page(path string) []byte {
+	f.t.Helper()
+	request, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, "http://"+f.admin+path, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	request.Close = true
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return body
 }
 
 // ask sends one request and reads the answer; the connection is its own.
