@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,8 +41,13 @@ func TestReconnectStorm(t *testing.T) {
 		}
 	}
 	if addr := os.Getenv(stormVariable); addr != "" {
-		if err := json.NewEncoder(os.Stdout).Encode(storm(addr, clients)); err != nil {
+		got, open := storm(addr, clients)
+		if err := json.NewEncoder(os.Stdout).Encode(got); err != nil {
 			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, os.Stdin) // they stay until they are told to go
+		for _, conn := range open {
+			conn.Close()
 		}
 		return
 	}
@@ -65,7 +69,9 @@ func TestReconnectStorm(t *testing.T) {
 		old := oldSessions(t, side.addr)
 		before := old.p99(func() { <-time.After(2 * time.Second) })
 		var got stormed
-		during := old.p99(func() { got = stormProcess(t, side.addr) })
+		var leave func()
+		during := old.p99(func() { got, leave = stormProcess(t, side.addr) })
+		leave()
 		old.end()
 		t.Logf("%s: %d of %d in after %v, %d shed, %d failed at first; old sessions' p99 %v, before %v",
 			side.name, got.In, clients, ms(got.Took), got.Shed, got.Failed, during, before)
@@ -92,27 +98,43 @@ func TestReconnectStorm(t *testing.T) {
 }
 
 // stormProcess runs the clients of a storm in a process of their own: descriptors are limited by process. It comes after all others: clients
-// have machines of their own.
-func stormProcess(t *testing.T, addr string) (got stormed) {
+// have machines of their own. It returns when all are in; they stay until leave is called.
+func stormProcess(t *testing.T, addr string) (got stormed, leave func()) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "nice", "-n", "19", os.Args[0], "-test.run=^TestReconnectStorm$", "-test.timeout=2m")
 	cmd.Env = append(os.Environ(), stormVariable+"="+addr)
-	out, err := cmd.Output()
+	stay, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatal(err)
 	}
-	first, _, _ := strings.Cut(string(out), "\n")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	first, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
 	unmarshal(t, first, &got)
-	return got
+	return got, func() {
+		stay.Close()
+		rest, _ := io.ReadAll(lines)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, rest)
+		}
+	}
 }
 
 // storm connects clients at once, each again and again until it is in. It returns when all are, or after a minute.
-func storm(addr string, clients int) (total stormed) {
+func storm(addr string, clients int) (total stormed, open []net.Conn) {
 	deadline := time.Now().Add(time.Minute)
 	total.After = make(map[int]int)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var open []net.Conn
 	gate := make(chan struct{})
 	for i := range clients {
 		wg.Go(func() {
@@ -145,10 +167,7 @@ func storm(addr string, clients int) (total stormed) {
 	close(gate)
 	wg.Wait()
 	total.Took = time.Since(began)
-	for _, conn := range open {
-		conn.Close()
-	}
-	return total
+	return total, open
 }
 
 // tryOnce tries once: a connection that is in, or the seconds to wait of one that was shed.
