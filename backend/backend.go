@@ -335,10 +335,19 @@ func (b *Backend) listen(ctx context.Context) (l listeners, err error) {
 }
 
 func serve(s *http.Server, ln net.Listener) error {
-	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(polite{ln}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// polite lets other processes have their turn between two connections. When many connect at once, the kernel would let this one go on until its
+// next tick, and the edges that wait with messages of sessions come after.
+type polite struct{ net.Listener }
+
+func (p polite) Accept() (net.Conn, error) {
+	reactor.SchedYield()
+	return p.Listener.Accept()
 }
 
 // serveHTTP is what edges reach: upgrades become sessions, the rest is the service's.

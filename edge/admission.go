@@ -17,7 +17,7 @@ import (
 type Admission struct {
 	PerUser           int      // sessions of one user of one service; 0: no limit. More are refused with 429
 	PerAddress        int      // sessions from one IPv4 address, or one IPv6 network of 64 bits; 0: no limit. More are refused with 429
-	UpgradesPerSecond float64  // upgrades let in, a tenth of them at once; 0: no limit. More wait up to a second, then are refused with 503
+	UpgradesPerSecond float64  // upgrades let in, a hundredth of them at once; 0: no limit. More wait up to a second, then are refused with 503
 	Origins           []string // Origin fields of upgrades, like https://app.example.com or https://*.example.com; empty: any. Others are refused with 403
 
 	// Networks of clients, for upgrades and plain HTTP. Who is in Deny, or not in Allow where that is not empty, is refused with 403.

@@ -15,7 +15,7 @@ import (
 )
 
 // acceptBudget is how many connections are accepted before the loop's others have their turn.
-const acceptBudget = 16
+const acceptBudget = 4
 
 // intake accepts on the reactor. Connections begin there as openings, spread evenly over the loops: they stay on theirs as sessions for
 // hours. To net/http it is a listener of the connections that turned out not to be for the reactor.
@@ -94,8 +94,16 @@ func (in *intake) Ready(ev reactor.Events) {
 			return
 		}
 	}
+	reactor.SchedYield()
+	if in.edge.pace.isCrowded() {
+		in.restFor(crowdedPause) // who waits in the kernel's queue takes no processor time from sessions; whoever is accepted is to be turned away
+		return
+	}
 	in.reg.Yield()
 }
+
+// crowdedPause is between acceptBudget connections while more come than are let in: some 4,000 are turned away in a second.
+const crowdedPause = time.Millisecond
 
 // begin brings a connection to the next loop.
 func (in *intake) begin(fd int, peer netip.AddrPort) {
@@ -112,12 +120,19 @@ func (in *intake) begin(fd int, peer netip.AddrPort) {
 // rest leaves those who wait in the kernel's queue for a moment.
 func (in *intake) rest(err error) {
 	in.edge.cannotAccept(err, in.pause)
-	in.resting = true
-	in.loop.AfterFunc(in.pause, func() {
-		in.resting = false
-		in.reg.Yield()
-	})
+	in.restFor(in.pause)
 	in.pause = min(2*in.pause, mostPause)
+}
+
+// restFor takes a timer of Go's: those of the loop are in step of 50 ms.
+func (in *intake) restFor(d time.Duration) {
+	in.resting = true
+	time.AfterFunc(d, func() {
+		in.loop.Post(func() {
+			in.resting = false
+			in.reg.Yield()
+		})
+	})
 }
 
 // drain stops to accept, closes connections that have not sent anything, leaves those with a part of a head to net/http, and returns when

@@ -46,9 +46,9 @@ func (l *lane) open(fd int, peer netip.AddrPort) {
 	o.begin()
 }
 
-// openingsPerTurn bounds what a session waits for openings: one takes the loop some 100 us, a message 5. With no bound a batch of the
-// kernel's could hold 256 of them, and thousands could be ahead of a session's message.
-const openingsPerTurn = 8
+// openingsPerTurn bounds what a session waits for openings: one takes the loop some 100 us, a message 5, a turn by itself 1. With no bound a
+// batch of the kernel's could hold 256 of them, and thousands could be ahead of a session's message.
+const openingsPerTurn = 2
 
 // admits tells whether o, which is ready, may go on in this turn. One that may not is called again.
 func (l *lane) admits(o *opening) bool {
@@ -68,8 +68,10 @@ func (l *lane) admits(o *opening) bool {
 	return false
 }
 
-// goOn lets those who have waited longest go on.
+// goOn lets those who have waited longest go on, when other processes have had their turn: in a storm it is they, the backends and who else
+// is on this host, that old sessions wait for.
 func (l *lane) goOn() {
+	reactor.SchedYield()
 	n := min(openingsPerTurn, len(l.waiting))
 	for _, o := range l.waiting[:n] {
 		o.queued = false

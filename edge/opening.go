@@ -159,16 +159,27 @@ func (o *opening) read() {
 		return
 	}
 	if a.wait > 0 {
-		o.stage = pacing
-		o.within(a.wait, func() {
-			if a.wait = 0; o.lane.admits(o) {
-				o.dial()
-			}
-		})
+		o.pace()
 	} else {
 		o.dial()
 	}
 	o.watch(o.seen)
+}
+
+// pace waits for the turn to be let in. The loop's own timers are in step of 50 ms, and would let all in together whose turns come in one.
+func (o *opening) pace() {
+	o.timer.Stop()
+	o.stage = pacing
+	time.AfterFunc(o.attempt.wait, func() {
+		o.lane.loop.Post(func() {
+			if o.stage != pacing { // it has left
+				return
+			}
+			if o.attempt.wait = 0; o.lane.admits(o) {
+				o.dial()
+			}
+		})
+	})
 }
 
 // wait tells whether more of a head is to be awaited after ev.

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// pace is how fast upgrades are let in. A tenth of a second's worth come in at once. Those beyond wait for their turn, so that a storm
+// pace is how fast upgrades are let in. A hundredth of a second's worth come in at once. Those beyond wait for their turn, so that a storm
 // reaches the backends as a stream; who would have to wait longer than paceQueue is refused.
 type pace struct{ limiter *rate.Limiter }
 
@@ -21,7 +21,7 @@ func (p pace) set(n float64) {
 		p.limiter.SetLimit(rate.Inf)
 		return
 	}
-	p.limiter.SetBurst(max(1, int(n/10)))
+	p.limiter.SetBurst(max(1, int(n/100)))
 	p.limiter.SetLimit(rate.Limit(n))
 }
 
@@ -34,4 +34,10 @@ func (p pace) enter() (wait time.Duration, ok bool) {
 		return 0, false
 	}
 	return wait, true
+}
+
+// isCrowded tells whether who comes now has to wait for nearly as long as anybody may, or too long.
+func (p pace) isCrowded() bool {
+	limit := p.limiter.Limit()
+	return limit != rate.Inf && p.limiter.Tokens() < -0.9*float64(limit)*paceQueue.Seconds()
 }

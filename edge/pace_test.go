@@ -52,13 +52,49 @@ func TestPaceIsAQueue(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// A second's worth waits, a tenth of one does not; what came late because this machine is busy can be let in besides.
-		most := rate + rate/10 + int(rate*time.Since(began).Seconds()) + 1
+		// A second's worth waits, a hundredth of one does not; what came late because this machine is busy can be let in besides.
+		most := rate + 1 + int(rate*time.Since(began).Seconds()) + 1
 		if len(in) < rate || len(in) > most || len(in)+shed != clients {
 			t.Errorf("%d are in and %d were shed, want %d to %d in", len(in), shed, rate, most)
 		}
 		if last := slices.Max(append(in, 0)); last < time.Second/2 {
 			t.Errorf("the last was in after %v; they are to be let in over a second", last)
+		}
+		e.hangUp()
+	})
+}
+
+// Those who wait come in one by one, not in the steps of the loop's timers.
+func TestPaceIsSmooth(t *testing.T) {
+	const rate, clients = 200, 100
+	e := start(t, Config{Membership: members(listenBackend(t, echo("b0"))), Admission: Admission{UpgradesPerSecond: rate}})
+	e.nothingLeft(func() {
+		all := make([]*client, clients)
+		in := make([]time.Duration, clients)
+		for i := range all {
+			all[i] = e.dial()
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for i, c := range all {
+			wg.Go(func() {
+				say(c, "%s", upgradeTo("/ws?user=a"))
+				got, err := http.ReadResponse(c.br, nil) //nolint:bodyclose // the connection ends
+				if err != nil || got.StatusCode != http.StatusSwitchingProtocols {
+					t.Errorf("answered %v, %v", got, err)
+				}
+				in[i] = time.Since(began)
+			})
+		}
+		wg.Wait()
+		slices.Sort(in)
+		gaps := make([]time.Duration, clients-1)
+		for i := range gaps {
+			gaps[i] = in[i+1] - in[i]
+		}
+		slices.Sort(gaps)
+		if middle := gaps[len(gaps)/2]; middle < time.Second/rate/5 {
+			t.Errorf("half of them are in within %v of the one before; their turns are %v apart", middle, time.Second/rate)
 		}
 		e.hangUp()
 	})

@@ -167,7 +167,7 @@ type Limits struct {
 	Sessions          int           `koanf:"sessions"`            // 0: what the limit of descriptors leaves room for
 	PerUser           int           `koanf:"per_user"`            // sessions
 	PerIP             int           `koanf:"per_ip"`              // sessions; IPv6 by /64
-	UpgradesPerSecond float64       `koanf:"upgrades_per_second"` // let in, a tenth of them at once; more wait up to a second
+	UpgradesPerSecond float64       `koanf:"upgrades_per_second"` // let in, a hundredth of them at once; more wait up to a second
 	HeaderBytes       int           `koanf:"header_bytes"`        // largest request head; default 16384
 	IdleTimeout       time.Duration `koanf:"idle_timeout"`
 	Origins           []string      `koanf:"origins"` // https://app.example.com, https://*.example.com

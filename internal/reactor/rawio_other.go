@@ -5,6 +5,7 @@ package reactor
 import (
 	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +51,9 @@ func Close(fd int) { _ = unix.Close(fd) }
 
 // EndWrites is shutdown(2) with SHUT_WR.
 func EndWrites(fd int) error { return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) }
+
+// SchedYield lets other goroutines run; how to ask the kernel for the same is not known of these systems.
+func SchedYield() { runtime.Gosched() }
 
 // SetOption sets a socket option that is a number. It can only fail for what is no TCP socket, or no descriptor.
 func SetOption(fd, level, name, value int) error {
