@@ -94,7 +94,7 @@ func (in *intake) Ready(ev reactor.Events) {
 			return
 		}
 	}
-	reactor.SchedYield()
+	in.lanes[0].giveWay()
 	if in.edge.pace.isCrowded() {
 		in.restFor(crowdedPause) // who waits in the kernel's queue takes no processor time from sessions; whoever is accepted is to be turned away
 		return

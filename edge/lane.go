@@ -68,10 +68,9 @@ func (l *lane) admits(o *opening) bool {
 	return false
 }
 
-// goOn lets those who have waited longest go on, when other processes have had their turn: in a storm it is they, the backends and who else
-// is on this host, that old sessions wait for.
+// goOn lets those who have waited longest go on.
 func (l *lane) goOn() {
-	reactor.SchedYield()
+	l.giveWay()
 	n := min(openingsPerTurn, len(l.waiting))
 	for _, o := range l.waiting[:n] {
 		o.queued = false
@@ -87,6 +86,14 @@ func (l *lane) goOn() {
 		l.loop.Post(l.goOn)
 	} else {
 		l.waiting = nil
+	}
+}
+
+// giveWay lets other processes have their turn when more come than can be served at once: in a storm it is the backends, and whoever else is
+// on this host, that old sessions wait for. In calm it would only cost: 10 us for each upgrade.
+func (l *lane) giveWay() {
+	if len(l.waiting) > 4*openingsPerTurn || l.intake.edge.pace.isCrowded() {
+		reactor.SchedYield()
 	}
 }
 
