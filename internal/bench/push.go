@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -233,7 +234,7 @@ func (t *pushTrial) phase(ctx context.Context, run func(l *pushLoad) error) (p p
 		return p, err
 	}
 	if err := run(p.load); err != nil {
-		return p, err
+		return p, errors.Join(err, t.others(ctx))
 	}
 	p.pushed = int(p.load.pushed.Load())
 	if err := t.crowd.arrival(ctx, p.pushed, arriveTimeout); err != nil {
@@ -254,6 +255,18 @@ func (t *pushTrial) phase(ctx context.Context, run func(l *pushLoad) error) (p p
 	t.row.Pushes += p.pushed
 	t.row.Messages += p.tally.Messages
 	return p, err
+}
+
+// others is what clients and backends have to say to a failure that the publisher was told of.
+func (t *pushTrial) others(ctx context.Context) error {
+	seen, err := t.crowd.tally(ctx)
+	said := []error{err, fmt.Errorf("clients: %d of %d sessions are open: %q", seen.Open, t.cfg.Users, seen.Problem)}
+	if t.cluster != nil {
+		for _, b := range t.cluster.backends {
+			said = append(said, fmt.Errorf("%s: %s", b.id, b.tail()))
+		}
+	}
+	return errors.Join(said...)
 }
 
 // cpu is what this process, and broker, bridge and backends have used.
