@@ -116,7 +116,7 @@ type Config struct {
 	Limits Limits
 	// HandshakeTimeout bounds writing the 101. Default 5 s.
 	HandshakeTimeout time.Duration
-	// PingEvery is how often each client is pinged, give or take 20 %. Default 30 s; below 0: never.
+	// PingEvery is how often each client is pinged, give or take 20 %. Default 30 s; below 0: never, and TCP's keepalive is left on instead.
 	PingEvery time.Duration
 	// PongTimeout is how long a client may be silent behind a ping; then its session ends with 1011. Any byte of it counts. Default
 	// 10 s, or half of PingEvery where that is less.

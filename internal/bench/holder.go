@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/rpc"
 	"time"
@@ -98,8 +99,14 @@ func (c *Holder) Open(args OpenArgs, _ *struct{}) error {
 	return g.Wait()
 }
 
+// withoutProbes dials without TCP's keepalive: of tens of thousands of clients on one host it is a load of its own, and loses probes, and with
+// them clients, in the queue of the loopback device.
+func withoutProbes(ctx context.Context, network, addr string) (net.Conn, error) {
+	return (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, addr)
+}
+
 func (h *holder) open(addr, path string, user int, direct bool) error {
-	dialer := ws.Dialer{Timeout: openTimeout, ReadBufferSize: 1024, WriteBufferSize: 1024}
+	dialer := ws.Dialer{Timeout: openTimeout, ReadBufferSize: 1024, WriteBufferSize: 1024, NetDial: withoutProbes}
 	url := "ws://" + addr + path
 	if direct {
 		dialer.Header = ws.HandshakeHeaderHTTP(http.Header{"X-Selvedge-User": {userName(user)}})

@@ -59,7 +59,7 @@ func (c *Holder) OpenRaw(args RawArgs, _ *struct{}) error {
 
 func (h *holder) openRaw(args RawArgs, user int) error {
 	scheme := "ws://"
-	dialer := ws.Dialer{Timeout: openTimeout, ReadBufferSize: 1024, WriteBufferSize: 1024}
+	dialer := ws.Dialer{Timeout: openTimeout, ReadBufferSize: 1024, WriteBufferSize: 1024, NetDial: withoutProbes}
 	if args.TLS {
 		scheme = "wss://"
 		dialer.TLSConfig = &tls.Config{InsecureSkipVerify: true, CurvePreferences: exchanges} //nolint:gosec // our own certificate
