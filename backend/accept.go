@@ -111,7 +111,7 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 		s.end(ConnectionLost)
 		return
 	}
-	if b.cfg.PingEvery > 0 { // which finds out who is gone; net/http has TCP ask every 15 s besides
+	if b.cfg.PingEvery > 0 { // which finds out who is gone; package net has TCP ask every 15 s besides
 		_ = reactor.SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	}
 	if b.home.ring().OwnerOfHash(uint64(s.hash)) != b.cfg.ID {

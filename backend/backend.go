@@ -183,7 +183,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	defer stop()
 	group, serving := errgroup.WithContext(serving)
 	defer b.home.close()
-	group.Go(func() error { return serve(sessions, listeners.sessions) })
+	group.Go(func() error { return serve(sessions, polite{listeners.sessions}) })
 	group.Go(func() error { return serve(calls, b.secured(listeners.rpc)) })
 	if listeners.admin != nil {
 		group.Go(func() error { return serve(operator, listeners.admin) })
@@ -335,7 +335,7 @@ func (b *Backend) listen(ctx context.Context) (l listeners, err error) {
 }
 
 func serve(s *http.Server, ln net.Listener) error {
-	if err := s.Serve(polite{ln}); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -28,6 +28,7 @@ type intake struct {
 	fd      int
 	reg     reactor.Registration
 	lanes   []*lane // one for each loop
+	own     *lane   // that of loop: the others belong to theirs
 	turn    int     // counts connections
 	pause   time.Duration
 	resting bool // until the pause is over
@@ -54,6 +55,9 @@ func newIntake(e *Edge, ln *net.TCPListener, loops *reactor.Reactor) (*intake, e
 	in.waits = sync.NewCond(&in.mu)
 	for _, l := range loops.Loops() {
 		in.lanes = append(in.lanes, newLane(in, l))
+		if l == in.loop {
+			in.own = in.lanes[len(in.lanes)-1]
+		}
 	}
 	fd, err := reactor.DetachListener(ln)
 	if err != nil {
@@ -94,7 +98,7 @@ func (in *intake) Ready(ev reactor.Events) {
 			return
 		}
 	}
-	in.lanes[0].giveWay()
+	in.own.giveWay()
 	if in.edge.pace.isCrowded() {
 		in.restFor(crowdedPause) // who waits in the kernel's queue takes no processor time from sessions; whoever is accepted is to be turned away
 		return

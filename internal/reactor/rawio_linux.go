@@ -64,7 +64,7 @@ func EndWrites(fd int) error {
 }
 
 // SchedYield is sched_yield(2): whichever threads of the machine wait for this processor run first. The kernel would let this one go on until
-// its next tick, 4 ms on most servers.
+// its next tick: 4 ms where there are 250 a second.
 func SchedYield() { _, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // SetOption sets a socket option that is a number. It can only fail for what is no TCP socket, or no descriptor.

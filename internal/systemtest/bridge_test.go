@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -91,6 +92,8 @@ func testBridge(t *testing.T, start func(*testing.T) broker) {
 			}
 		}
 	}()
+	finish := sync.OnceFunc(func() { close(parts); <-done })
+	defer finish()
 	publish := func(part int) { parts <- part * run.messages / (run.kills + 1) }
 
 	got := func() (messages int) {
@@ -126,8 +129,7 @@ func testBridge(t *testing.T, start func(*testing.T) broker) {
 			victim.kill()
 		}
 	}
-	close(parts)
-	<-done
+	finish()
 	testkit.Eventually(t, 120*time.Second, func() error {
 		n := float64(from.left(t))
 		for _, b := range bridges { // RabbitMQ does not count what is in them
