@@ -1,14 +1,17 @@
 package edge
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // scarce is a listener that runs out of descriptors now and then.
@@ -94,4 +97,31 @@ func TestSessionLimitFromDescriptors(t *testing.T) {
 			t.Errorf("%d descriptors, %d configured: %d, want %d", c.descriptors, c.configured, got, c.want)
 		}
 	}
+}
+
+// Two listeners accept on two loops, and what a loop has belongs to it alone: for the race detector.
+func TestTwoListenersAtOnce(t *testing.T) {
+	const clients = 200 // more than a loop begins with in a turn
+	free := Listener{Addr: "127.0.0.1:0"}
+	e := start(t, Config{Listen: []Listener{free, free}, Membership: members(listenBackend(t, echo("b0")))})
+	e.nothingLeft(func() {
+		var wg sync.WaitGroup
+		for i := range clients {
+			wg.Go(func() {
+				conn, err := net.Dial("tcp", e.addrs[i%2].String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				say(conn, "%s", upgradeTo("/ws?user=a"))
+				got, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection ends
+				if err != nil || got.StatusCode != http.StatusSwitchingProtocols {
+					t.Errorf("answered %v, %v", got, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }
