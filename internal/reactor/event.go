@@ -63,3 +63,11 @@ type poller interface {
 	wake()
 	close()
 }
+
+// parker is a poller that can also wait in Go's own. Only the loop calls it; the mutex is not held.
+type parker interface {
+	// park is wait, without keeping a processor.
+	park(into []event, timeout int) (int, error)
+	// unpark makes ready for waits that keep one.
+	unpark()
+}

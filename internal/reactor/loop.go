@@ -20,6 +20,10 @@ const (
 	// giveWay is for how many turns a busy loop keeps its processor. A turn with one small message takes some 5 us, giving
 	// way 0.2.
 	giveWay = 16
+	// parkAfter is the usual wait from which on a loop parks, see rest; below half of it, it stops doing so.
+	parkAfter = 2 * time.Millisecond
+	// longWait is what a wait counts as at most: a loop that has slept long is at work again after a few short ones.
+	longWait = 8 * time.Millisecond
 )
 
 // Loop is one goroutine and the descriptors registered with it.
@@ -31,13 +35,14 @@ type Loop struct {
 
 	// Owned by the loop's goroutine.
 	events  []event
-	yielded []event    // who asked to be called again, in the order of Yield; at most once per registration
-	rerun   []event    // those being called
-	running []func()   // tasks being run
-	view    []*segment // a copy of segments, at least as long as any slot the loop has been told of
-	firing  bool       // begin found timers due
-	busy    int        // turns since it gave way
-	turn    uint64     // counts turns
+	yielded []event       // who asked to be called again, in the order of Yield; at most once per registration
+	rerun   []event       // those being called
+	running []func()      // tasks being run
+	view    []*segment    // a copy of segments, at least as long as any slot the loop has been told of
+	firing  bool          // begin found timers due
+	busy    int           // turns since it gave way
+	usual   time.Duration // of a wait that blocks, lately
+	turn    uint64        // counts turns
 
 	mu       sync.Mutex
 	closing  bool     // stop was called
@@ -158,13 +163,34 @@ func (l *Loop) wait() int {
 	if timeout == 0 {
 		return 0
 	}
-	return l.pollOnce(timeout)
+	return l.rest(timeout)
+}
+
+// rest blocks. Where waits are short it keeps the processor, in the system call; where they are long it parks in Go's poller. Keeping is cheaper
+// by the hand-off, but has the monitor thread of Go's runtime look again and again whether the processor should be taken away: see
+// DESIGN.md. What the next wait will be like the last ones tell.
+func (l *Loop) rest(timeout int) int {
+	began := time.Now()
+	var n int
+	p, can := l.poller.(parker)
+	switch {
+	case can && l.usual >= parkAfter:
+		n = l.polled(p.park(l.events, timeout))
+	case can && l.usual < parkAfter/2:
+		p.unpark()
+		fallthrough
+	default:
+		n = l.pollOnce(timeout)
+	}
+	l.usual += (min(time.Since(began), longWait) - l.usual) / 4
+	return n
 }
 
 // pollOnce waits once. The errors a poller can return mean that its own descriptor or memory is broken; there is no loop
 // without it.
-func (l *Loop) pollOnce(timeout int) int {
-	n, err := l.poller.wait(l.events, timeout)
+func (l *Loop) pollOnce(timeout int) int { return l.polled(l.poller.wait(l.events, timeout)) }
+
+func (l *Loop) polled(n int, err error) int {
 	if err != nil {
 		panic(fmt.Sprintf("reactor: wait for events: %v", err))
 	}

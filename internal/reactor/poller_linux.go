@@ -1,8 +1,10 @@
 package reactor
 
 import (
+	"errors"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +18,13 @@ type epollPoller struct {
 	epfd  int
 	evfd  int // eventfd for wake. Edge triggered too: each write is an edge, so nobody has to read it
 	batch [batchSize]unix.EpollEvent
+
+	nudged bool // the last wait saw a wake
+
+	// For park; nil while the loop is busy.
+	file  *os.File        // another descriptor of the epoll set, which Go's own poller watches
+	raw   syscall.RawConn // file's
+	until time.Time       // file's read deadline
 }
 
 // watched is what every descriptor is watched for, all the time: changing it would cost a system call each time. EPOLLRDHUP and
@@ -35,6 +44,10 @@ func newEpollPoller() (*epollPoller, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	p := &epollPoller{epfd: epfd, evfd: evfd}
+	if err := unix.SetNonblock(epfd, true); err != nil { // as os.NewFile wants it, in park
+		p.close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
 	if err := p.ctl(evfd, unix.EPOLLIN|edgeTriggered, noSlot, 0); err != nil {
 		p.close()
 		return nil, err
@@ -63,6 +76,69 @@ func (p *epollPoller) rawCtl(op, fd int, ev *unix.EpollEvent) syscall.Errno {
 	return errno
 }
 
+// park is wait in Go's poller: the goroutine is parked, as one that reads from a connection, and no processor is kept.
+func (p *epollPoller) park(into []event, timeout int) (n int, err error) {
+	if err := p.bePolled(); err != nil { // no descriptor is left
+		return p.wait(into, timeout)
+	}
+	if err := p.wakeAfter(timeout); err != nil {
+		return 0, err
+	}
+	parkErr := p.raw.Read(func(uintptr) bool {
+		n, err = p.wait(into, 0)
+		return n > 0 || p.nudged || err != nil
+	})
+	if errors.Is(parkErr, os.ErrDeadlineExceeded) {
+		parkErr = nil
+	}
+	return n, errors.Join(err, parkErr)
+}
+
+// bePolled has Go's poller watch the epoll set.
+func (p *epollPoller) bePolled() error {
+	if p.file != nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(uintptr(p.epfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	p.file, p.until = os.NewFile(uintptr(fd), "epoll"), time.Time{}
+	if p.raw, err = p.file.SyscallConn(); err == nil {
+		err = p.file.SetReadDeadline(time.Time{}) // fails where the poller cannot watch it
+	}
+	if err != nil {
+		p.unpark()
+	}
+	return err
+}
+
+// unpark ends the watching by Go's poller: to add a descriptor to an epoll set that is itself watched has the kernel look for circles,
+// under a lock of the whole machine.
+func (p *epollPoller) unpark() {
+	if p.file != nil {
+		_ = p.file.Close()
+		p.file, p.raw = nil, nil
+	}
+}
+
+// wakeAfter sets the deadline of park. One that is a little early does no harm, and is often there already.
+func (p *epollPoller) wakeAfter(timeout int) error {
+	const early = 2 * time.Millisecond
+	var until time.Time
+	if timeout >= 0 {
+		now := time.Now()
+		until = now.Add(time.Duration(timeout) * time.Millisecond)
+		if p.until.After(now) && !p.until.After(until) && until.Sub(p.until) < early {
+			return nil
+		}
+	} else if p.until.IsZero() {
+		return nil
+	}
+	p.until = until
+	return p.file.SetReadDeadline(until)
+}
+
 func (p *epollPoller) rearm(uint32, Events) {}
 func (p *epollPoller) edges() bool          { return true }
 
@@ -74,9 +150,12 @@ func (p *epollPoller) wait(into []event, timeout int) (int, error) {
 	if err != nil {
 		return 0, os.NewSyscallError("epoll_pwait", err)
 	}
+	p.nudged = false
 	kept := 0
 	for i := range p.batch[:n] {
-		if e := &p.batch[i]; uint32(e.Fd) != noSlot {
+		if e := &p.batch[i]; uint32(e.Fd) == noSlot {
+			p.nudged = true
+		} else {
 			into[kept] = event{slot: uint32(e.Fd), gen: uint32(e.Pad), ev: fromEpoll(e.Events)}
 			kept++
 		}
@@ -122,6 +201,7 @@ func (p *epollPoller) wake() {
 }
 
 func (p *epollPoller) close() {
+	p.unpark()
 	_ = unix.Close(p.epfd)
 	_ = unix.Close(p.evfd)
 }
