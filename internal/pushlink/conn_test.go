@@ -150,7 +150,7 @@ func TestConnBreaks(t *testing.T) {
 			l := linkTo(t, func(_ context.Context, conn net.Conn, in *bufio.Reader) {
 				defer conn.Close()
 				_, _ = conn.Write(make([]byte, frameHead))
-				if _, err := readFrame(in, nil); err != nil {
+				if _, err := (&frames{in: in}).next(); err != nil {
 					t.Error(err)
 				}
 				_, _ = conn.Write(end)
@@ -195,16 +195,16 @@ func TestPing(t *testing.T) {
 	ours, theirs := net.Pipe()
 	ended := make(chan error)
 	go func() { ended <- ServeConn(context.Background(), theirs, bufio.NewReader(theirs), nil) }()
-	in := bufio.NewReader(ours)
+	in := frames{in: bufio.NewReader(ours)}
 	for i := range 3 { // the first says that the connection is taken
-		if body, err := readFrame(in, nil); err != nil || len(body) != 0 {
+		if body, err := in.next(); err != nil || len(body) != 0 {
 			t.Fatalf("frame %d: %q, %v", i, body, err)
 		}
 		if _, err := ours.Write(make([]byte, frameHead)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if body, err := readFrame(in, nil); err != nil || len(body) != 0 {
+	if body, err := in.next(); err != nil || len(body) != 0 {
 		t.Fatalf("%q, %v", body, err)
 	}
 	ours.Close()
@@ -224,12 +224,11 @@ func TestFrames(t *testing.T) {
 			endFrame(wire, start)
 		}
 		cut := rapid.IntRange(0, len(wire)).Draw(t, "cut")
-		in := bufio.NewReaderSize(iotest.HalfReader(bytes.NewReader(wire[:cut])), 16)
-		var buffer []byte
+		in := frames{in: bufio.NewReaderSize(iotest.HalfReader(bytes.NewReader(wire[:cut])), 16)}
 		at := 0
 		for _, b := range bodies {
-			var err error
-			if buffer, err = readFrame(in, buffer); err != nil {
+			buffer, err := in.next()
+			if err != nil {
 				if want := map[bool]error{true: io.EOF, false: io.ErrUnexpectedEOF}[cut == at]; !errors.Is(err, want) || cut >= at+frameHead+len(b) {
 					t.Fatalf("%v at %d of %d", err, at, cut)
 				}
@@ -240,7 +239,7 @@ func TestFrames(t *testing.T) {
 			}
 			at += frameHead + len(b)
 		}
-		if _, err := readFrame(in, buffer); !errors.Is(err, io.EOF) {
+		if _, err := in.next(); !errors.Is(err, io.EOF) {
 			t.Fatalf("at the end: %v", err)
 		}
 	})

@@ -8,8 +8,8 @@
 //	err := pushlink.Serve(ctx, stream, begin)         // the same for senders of other makes, and earlier releases
 //
 // The connection begins with an HTTP/1.1 upgrade ([Protocol]) on the RPC port and carries frames from then on. Where the member does not know that, the
-// stream Pipeline of the push service carries the same messages by HTTP/2. The goroutine that pushes writes to the socket itself, and the one that reads
-// pushes at the member answers them: a lone push wakes nobody but the two processes that it concerns.
+// stream Pipeline of the push service carries the same messages by HTTP/2. The goroutine that pushes writes to the socket itself, and reads the answer
+// where it is alone; the one that reads pushes at the member answers them: a lone push wakes nobody but the two processes that it concerns.
 //
 // No timer makes batches: what has gathered while the one before was on its way out goes together, and a lone push leaves at once. At most
 // [MaxCalls] pushes are under way on a stream; more wait at the sender for room, until their contexts end. A member that gets more does not

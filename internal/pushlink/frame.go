@@ -35,25 +35,43 @@ func readOn(in *bufio.Reader, conn io.Reader) *bufio.Reader {
 	return bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn), readBuffer)
 }
 
-// readFrame reads one message into buffer, which may have to grow.
-func readFrame(in *bufio.Reader, buffer []byte) ([]byte, error) {
-	head, err := in.Peek(frameHead)
-	if err != nil {
-		if len(head) > 0 && errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+// frames reads messages one behind the other. One that a deadline interrupts is read on.
+type frames struct {
+	in     *bufio.Reader
+	body   []byte // of the message that is read; it grows
+	have   int    // of it
+	inside bool   // its head has been read
+}
+
+// next returns the next message, which is good until it is called again.
+func (f *frames) next() ([]byte, error) {
+	if !f.inside {
+		head, err := f.in.Peek(frameHead)
+		if err != nil {
+			if len(head) > 0 && errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
 		}
-		return buffer, err
+		size := int(binary.BigEndian.Uint32(head))
+		if size > maxFrame {
+			return nil, fmt.Errorf("a frame of %d bytes; at most %d are", size, maxFrame)
+		}
+		_, _ = f.in.Discard(frameHead) // they are there
+		f.body, f.have, f.inside = slices.Grow(f.body[:0], size)[:size], 0, true
 	}
-	size := int(binary.BigEndian.Uint32(head))
-	if size > maxFrame {
-		return buffer, fmt.Errorf("a frame of %d bytes; at most %d are", size, maxFrame)
+	for f.have < len(f.body) {
+		n, err := f.in.Read(f.body[f.have:])
+		f.have += n
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		case err != nil:
+			return nil, io.ErrUnexpectedEOF
+		}
 	}
-	_, _ = in.Discard(frameHead) // they are there
-	buffer = slices.Grow(buffer[:0], size)[:size]
-	if _, err := io.ReadFull(in, buffer); err != nil {
-		return buffer, io.ErrUnexpectedEOF
-	}
-	return buffer, nil
+	f.inside = false
+	return f.body, nil
 }
 
 // A connection from which nothing has come is pinged, and given up where nothing comes then, as those of HTTP/2 are.
@@ -70,6 +88,25 @@ type watched struct {
 	ping           func()
 	after, timeout time.Duration
 	heard, asked   bool
+	lent           bool // to one who has a deadline of his own
+}
+
+// watch begins to look after the peer.
+func (w *watched) watch() error {
+	w.heard, w.asked, w.lent = true, false, false
+	return w.Conn.SetReadDeadline(time.Now().Add(w.after))
+}
+
+// lend has Read return at its deadline; there is none.
+func (w *watched) lend() error {
+	w.lent = true
+	return w.Conn.SetReadDeadline(time.Time{})
+}
+
+// isOver tells whether the peer has ended the connection, as far as that can be seen without reading.
+func (w *watched) isOver() bool {
+	q, can := w.Conn.(quick)
+	return can && q.isOver()
 }
 
 func (w *watched) Read(p []byte) (int, error) {
@@ -78,7 +115,7 @@ func (w *watched) Read(p []byte) (int, error) {
 		if n > 0 {
 			w.heard = true
 		}
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n > 0 || w.lent || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 		wait := w.after

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"time"
 
@@ -41,6 +40,7 @@ type Link struct {
 	accepted chan struct{} // closed when the member has taken the stream
 	outbox   *outbox       // under mu; nil until the member has taken an upgraded connection
 	ping     bool          // under mu; an empty frame is due
+	reading  reading       // of an upgraded connection
 }
 
 // Dial opens an upgraded connection to the member. An error that wraps [rpc.ErrNotUpgraded] says that the member is of an earlier release.
@@ -57,7 +57,7 @@ func New() *Link {
 	return &Link{
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, MaxCalls), arrived: make(chan struct{}, 1),
 		calls: make(map[uint64]chan<- *pushv1.PushAnswer), broken: make(chan struct{}),
-		began: time.Now(), accepted: make(chan struct{}),
+		began: time.Now(), accepted: make(chan struct{}), reading: reading{begin: make(chan struct{}, 1)},
 	}
 }
 
@@ -71,7 +71,7 @@ func (l *Link) HasEnded() bool {
 	case <-l.broken:
 		return true
 	default:
-		return false
+		return l.isOver()
 	}
 }
 
@@ -91,9 +91,12 @@ func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAns
 	}
 	defer func() { <-l.room }()
 	answer := make(chan *pushv1.PushAnswer, 1)
-	call, err := l.put(encoded, answer)
+	call, reads, err := l.put(encoded, answer)
 	if err != nil {
 		return nil, err
+	}
+	if reads {
+		l.readOwn(ctx, call)
 	}
 	select {
 	case a := <-answer:
@@ -116,18 +119,21 @@ func (l *Link) Push(ctx context.Context, r *pushv1.PushRequest) (*pushv1.PushAns
 	return nil, err
 }
 
-// put numbers a call and hands it to the goroutine that sends.
-func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint64, err error) {
+// put numbers a call and sends it, or hands it to the goroutine that does. Where the call is alone its push reads the answer, see readOwn.
+func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint64, reads bool, err error) {
 	l.mu.Lock()
 	if l.ended != nil {
 		defer l.mu.Unlock()
-		return 0, explain(l.ended)
+		return 0, false, explain(l.ended)
 	}
 	l.last++
 	call = l.last
 	l.calls[call] = answer
 	l.waiting = append(l.waiting, waiting{call, encoded})
 	out, crowded := l.outbox, len(l.calls) > 1
+	if out != nil {
+		reads = l.reading.take(call)
+	}
 	l.mu.Unlock()
 	switch {
 	case out == nil:
@@ -137,7 +143,7 @@ func (l *Link) put(encoded []byte, answer chan<- *pushv1.PushAnswer) (call uint6
 	default:
 		out.flush()
 	}
-	return call, nil
+	return call, reads, nil
 }
 
 // Run is the link's life: a connection that dial opens, or, where dial is nil or the member is of an earlier release, a stream of the member that
@@ -159,73 +165,6 @@ func (l *Link) Run(dial Dial, client pushv1.PushServiceClient) {
 	l.cancel()
 }
 
-// runConn is the life of an upgraded connection.
-func (l *Link) runConn(dial Dial) error {
-	conn, in, err := dial(l.ctx)
-	if err != nil {
-		return err
-	}
-	out := newOutbox(conn, l.frame)
-	var writing sync.WaitGroup
-	writing.Go(func() { out.run(l.ctx) })
-	defer writing.Wait()
-	defer l.cancel()
-	alive := &watched{Conn: quickly(conn), after: pingAfter, timeout: pingTimeout, heard: true, ping: func() {
-		l.mu.Lock()
-		l.ping = true
-		l.mu.Unlock()
-		out.flush()
-	}}
-	if err := conn.SetReadDeadline(time.Now().Add(pingAfter)); err != nil {
-		return err
-	}
-	frames := readOn(in, alive)
-	var body []byte
-	for {
-		if body, err = readFrame(frames, body); err != nil {
-			return err
-		}
-		message := new(pushv1.PushAnswers)
-		if err := proto.Unmarshal(body, message); err != nil {
-			return err
-		}
-		l.answered(message.Answers)
-		if l.outbox == nil { // nobody else writes it
-			l.mu.Lock()
-			l.outbox = out
-			l.mu.Unlock()
-			out.flush()
-		}
-	}
-}
-
-// frame appends the next frame to send.
-func (l *Link) frame(buffer []byte) []byte {
-	l.mu.Lock()
-	ping := l.ping
-	l.ping = false
-	l.mu.Unlock()
-	buffer = append(buffer, make([]byte, frameHead)...)
-	if buffer = l.take(buffer); len(buffer) == frameHead && !ping {
-		return buffer[:0]
-	}
-	endFrame(buffer, 0)
-	return buffer
-}
-
-// runStream is the life of a stream.
-func (l *Link) runStream(client pushv1.PushServiceClient) error {
-	stream := client.Pipeline(l.ctx)
-	_ = stream.Send(nil) // opens the stream; if that fails, Receive says why
-	var sending sync.WaitGroup
-	sending.Go(func() { l.send(stream) })
-	err := l.receive(stream)
-	l.cancel()
-	sending.Wait()
-	_ = stream.CloseResponse() // it has ended
-	return err
-}
-
 // explain makes of what ended a stream what one Push returns: each gets an error of its own, since reading one of Connect's can change it. The
 // codes that say something of the member, rather than of the connection, stay.
 func explain(err error) error {
@@ -237,19 +176,6 @@ func explain(err error) error {
 	return connect.NewError(code, fmt.Errorf("%w: %w", ErrBroken, err))
 }
 
-func (l *Link) receive(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) error {
-	for first := true; ; first = false {
-		message, err := stream.Receive()
-		if err != nil {
-			return err
-		}
-		if first {
-			close(l.accepted)
-		}
-		l.answered(message.Answers)
-	}
-}
-
 func (l *Link) answered(answers []*pushv1.PushAnswer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,31 +183,6 @@ func (l *Link) answered(answers []*pushv1.PushAnswer) {
 		if answer := l.calls[a.Call]; answer != nil { // else nobody waits any more
 			delete(l.calls, a.Call)
 			answer <- a
-		}
-	}
-}
-
-// send sends what waits and what comes, until the stream ends: not before the member has taken the stream, since a process that hangs would find
-// pushes in its buffers later, and could not know how long they have been there.
-func (l *Link) send(stream *connect.BidiStreamForClient[pushv1.PushCalls, pushv1.PushAnswers]) {
-	select {
-	case <-l.accepted:
-	case <-l.ctx.Done():
-	}
-	for {
-		select {
-		case <-l.arrived:
-			runtime.Gosched() // lets those that are about to put something do so: larger batches
-		case <-l.ctx.Done():
-			_ = stream.CloseRequest() // net/http heeds the end of a stream's context once its request has ended
-			return
-		}
-		for batch := l.take(nil); len(batch) > 0; batch = l.take(nil) {
-			message := new(pushv1.PushCalls)
-			message.ProtoReflect().SetUnknown(batch) // what is encoded already passes as it is
-			if stream.Send(message) != nil {
-				return // Receive says why
-			}
 		}
 	}
 }

@@ -27,7 +27,7 @@ func TestBatchEncoding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		call, err := l.put(encoded, nil)
+		call, _, err := l.put(encoded, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestAbandonedCallsAreNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.began = time.Now().Add(-time.Minute)
-	if _, err := l.put([]byte{}, nil); err != nil {
+	if _, _, err := l.put([]byte{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := new(pushv1.PushCalls)

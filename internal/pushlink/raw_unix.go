@@ -44,3 +44,12 @@ func (q quick) Read(p []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+func (q quick) isOver() (is bool) {
+	var one [1]byte
+	err := q.raw.Control(func(fd uintptr) {
+		_, err := reactor.Peek(int(fd), one[:])
+		is = err != nil && !errors.Is(err, reactor.ErrAgain)
+	})
+	return is || err != nil
+}

@@ -62,11 +62,10 @@ func ServeConn(ctx context.Context, conn net.Conn, in *bufio.Reader, begin Begin
 	defer cancel()
 	out.outbox.flush()
 	w := &work{begin: begin, way: newWay(), out: out}
-	frames := readOn(in, quickly(conn))
-	var body []byte
+	frames := frames{in: readOn(in, quickly(conn))}
 	for {
-		var err error
-		if body, err = readFrame(frames, body); errors.Is(err, io.EOF) {
+		body, err := frames.next()
+		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
