@@ -36,7 +36,7 @@ test: deps consul js build ## every test, on real parts; installs or builds what
 	@$(MAKE) --no-print-directory fuzz
 
 fuzz: ## what strangers send, heads of requests, key expressions, tokens and messages, FUZZ_TIME (10000x, or 10m) of each
-	go test -run '^$$' -fuzz '^FuzzPlainRequest$$' -fuzztime $(FUZZ_TIME) ./edge
+	go test -run '^$$' -fuzz '^FuzzRequest$$' -fuzztime $(FUZZ_TIME) ./internal/httphead
 	go test -run '^$$' -fuzz '^FuzzKey$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzToken$$' -fuzztime $(FUZZ_TIME) ./internal/identity
 	go test -run '^$$' -fuzz '^FuzzUsers$$' -fuzztime $(FUZZ_TIME) ./internal/bridge

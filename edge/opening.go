@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/selvedge/selvedge/internal/httphead"
 	"github.com/selvedge/selvedge/internal/reactor"
 	"github.com/selvedge/selvedge/internal/tunnel"
 )
@@ -124,11 +125,11 @@ func (o *opening) read() {
 		o.drop()
 		return
 	}
-	size, is := plainRequest(buf[:n])
-	if is == partial && n < len(buf) && o.wait(o.client, o.seen) {
+	size, is := httphead.Request(buf[:n])
+	if is == httphead.Partial && n < len(buf) && o.wait(o.client, o.seen) {
 		return
 	}
-	if is != plain {
+	if is != httphead.Plain {
 		o.handOver()
 		return
 	}
@@ -296,11 +297,11 @@ func (o *opening) answer(ev reactor.Events) {
 		o.member.reg.Drained(reactor.Readable)
 		return
 	}
-	size, is := plainSwitch(buf[:n])
-	if err == nil && is == partial && n < len(buf) && o.wait(o.member, ev) {
+	size, is := httphead.Switch(buf[:n])
+	if err == nil && is == httphead.Partial && n < len(buf) && o.wait(o.member, ev) {
 		return
 	}
-	if err != nil || is != plain || len(o.attempt.unsent) > 0 {
+	if err != nil || is != httphead.Plain || len(o.attempt.unsent) > 0 {
 		if refused := reactor.Connected(o.member.fd); errors.Is(refused, unix.ECONNREFUSED) { // the answer is our own request
 			o.refused(refused)
 		} else {

@@ -18,11 +18,11 @@ const module = "github.com/selvedge/selvedge"
 var mayImport = map[string][]string{
 	"": {"edge", "backend/...", "backend", "hashring", "internal/..."},
 
-	"edge": {"edge/client", "hashring", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/identity", "internal/reactor",
-		"internal/tunnel", "backend/sender", "backend/pushv1"},
+	"edge": {"edge/client", "hashring", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/httphead", "internal/identity",
+		"internal/reactor", "internal/tunnel", "backend/sender", "backend/pushv1"},
 	"edge/client": {},
-	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/homing", "internal/identity",
-		"internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc", "internal/tracing"},
+	"backend": {"hashring", "backend/pushv1", "internal/admin", "internal/certs", "internal/config", "internal/discovery", "internal/homing", "internal/httphead",
+		"internal/identity", "internal/peerlink", "internal/peerv1", "internal/pushlink", "internal/reactor", "internal/rpc", "internal/tracing"},
 	"backend/backendtest": {"backend", "internal/discovery"},
 	"backend/chat":        {"backend", "edge/client"}, // a file that pages load, whoever serves them
 	"backend/sender":      {"backend/pushv1", "internal/discovery", "internal/pushlink", "internal/rpc", "internal/tracing"},
@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/discovery":       {"hashring"},
 	"internal/doctor":          {"backend/pushv1", "internal/config", "internal/discovery", "internal/rpc"},
 	"internal/homing":          {"hashring"},
+	"internal/httphead":        {},
 	"internal/identity":        {},
 	"internal/otlp":            {},
 	"internal/peerlink":        {"internal/peerv1", "internal/rpc"},
