@@ -1,11 +1,13 @@
 package backend
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -52,48 +54,19 @@ func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Text)
 // session while [Backend.Run] runs; before and after, and while it drains, they get 503. Requests that are no upgrade get 426.
 func (b *Backend) Handler() http.Handler { return http.HandlerFunc(b.accept) }
 
-// accept is the life of a session until nobody waits for it any more: who, registered, agreed, answered 101, attached to its
-// loop. From then on there is no goroutine.
+// accept is the life of a session until nobody waits for it any more, where net/http has read the request: who, registered, agreed,
+// answered 101, attached to its loop. From then on there is no goroutine. [arrival] is the same on a loop.
 func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
-	again, refusal := b.believe(r)
-	var s *Session
-	var end time.Time
+	e, refusal := b.enter(r)
 	if refusal == nil {
-		s, end, refusal = b.newSession(r)
-	}
-	if refusal == nil {
-		refusal = b.admit()
+		refusal = b.letIn(r, e)
 	}
 	if refusal != nil {
-		b.refuse(w, misdirected(refusal, again))
+		b.refuse(w, misdirected(refusal, e.again))
 		return
 	}
-
-	// Registered before the 101: a push that comes once the client knows that it is connected must find it. And known before the
-	// 101 to whoever would swear otherwise that the user has no session here.
-	opening, granted := b.home.register(s)
-	refusal = b.awaitGranted(r.Context(), opening, granted)
-	if refusal == nil && !b.hasPlace(s) {
-		refusal = tooManyOfUser()
-	}
-	if refusal == nil {
-		refusal = b.askService(s, r)
-	}
-	if refusal != nil {
-		s.end(Refused)
-		b.refuse(w, misdirected(refusal, again))
-		return
-	}
-
-	// The spellings that checkHandshake knows and the upgrader does not: several values, on one line or more.
-	r.Header.Set("Upgrade", "websocket")
-	r.Header.Set("Connection", "Upgrade")
-	upgrader := ws.HTTPUpgrader{Timeout: b.cfg.HandshakeTimeout, Protocol: b.chooseProtocol}
-	if b.cfg.Compress {
-		deflate := &wsflate.Extension{Parameters: wsflate.DefaultParameters}
-		upgrader.Negotiate = agreeWith(s, deflate, deflate.Negotiate)
-	}
-	conn, rw, _, err := upgrader.Upgrade(r, w)
+	s := e.session
+	conn, rw, err := b.greet(w, r, s)
 	if err != nil { // the upgrader has answered, if there still was somebody to answer to
 		if conn != nil {
 			_ = conn.Close()
@@ -114,14 +87,82 @@ func (b *Backend) accept(w http.ResponseWriter, r *http.Request) {
 	if b.cfg.PingEvery > 0 { // which finds out who is gone; package net has TCP ask every 15 s besides
 		_ = reactor.SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	}
-	if b.home.ring().OwnerOfHash(uint64(s.hash)) != b.cfg.ID {
-		b.wakeMover() // the edge could not reach the home, or sees another ring
-	}
+	b.checkHome(s)
 	loop := b.reactor.Loop()
-	if !loop.Post(func() { s.attach(fd, loop, early, end) }) {
+	if !loop.Post(func() {
+		reg, err := loop.Register(fd, s)
+		if err != nil {
+			_ = unix.Close(fd)
+			s.end(ConnectionLost)
+			return
+		}
+		s.attach(fd, loop, reg, early, e.end)
+	}) {
 		_ = unix.Close(fd)
 		s.end(ConnectionLost)
 	}
+}
+
+// entry is a session before its 101.
+type entry struct {
+	session *Session
+	end     time.Time // when it is to be closed; zero: by itself
+	again   string    // the URL where a direct client can have another ticket
+	opening *homing.Opening
+	granted <-chan bool // that it may open; nil: it may not
+}
+
+// enter finds out who comes, and registers the session: a push that comes once the client knows that it is connected must find it. Without a
+// refusal letIn is due. It does not wait for anybody.
+func (b *Backend) enter(r *http.Request) (e entry, refusal *Refusal) {
+	if e.again, refusal = b.believe(r); refusal != nil {
+		return e, refusal
+	}
+	if e.session, e.end, refusal = b.newSession(r); refusal != nil {
+		return e, refusal
+	}
+	if refusal = b.admit(); refusal != nil {
+		return e, refusal
+	}
+	e.opening, e.granted = b.home.register(e.session)
+	return e, nil
+}
+
+// letIn waits until the session is known to whoever would swear otherwise that the user has none here, and asks the service. With a refusal the
+// session has ended.
+func (b *Backend) letIn(r *http.Request, e entry) *Refusal {
+	refusal := b.awaitGranted(r.Context(), e.opening, e.granted)
+	if refusal == nil && !b.hasPlace(e.session) {
+		refusal = tooManyOfUser()
+	}
+	if refusal == nil {
+		refusal = b.askService(e.session, r)
+	}
+	if refusal != nil {
+		e.session.end(Refused)
+	}
+	return refusal
+}
+
+// checkHome has the mover look after a session that is not at its user's home: the edge could not reach that, or sees another ring.
+func (b *Backend) checkHome(s *Session) {
+	if b.home.ring().OwnerOfHash(uint64(s.hash)) != b.cfg.ID {
+		b.wakeMover()
+	}
+}
+
+// greet answers 101. With an error it has answered something else, if it could.
+func (b *Backend) greet(w http.ResponseWriter, r *http.Request, s *Session) (net.Conn, *bufio.ReadWriter, error) {
+	// The spellings that checkHandshake knows and the upgrader does not: several values, on one line or more.
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Connection", "Upgrade")
+	upgrader := ws.HTTPUpgrader{Timeout: b.cfg.HandshakeTimeout, Protocol: b.chooseProtocol}
+	if b.cfg.Compress {
+		deflate := &wsflate.Extension{Parameters: wsflate.DefaultParameters}
+		upgrader.Negotiate = agreeWith(s, deflate, deflate.Negotiate)
+	}
+	conn, rw, _, err := upgrader.Upgrade(r, w)
+	return conn, rw, err
 }
 
 // awaitGranted waits for the members that must know of a session before it opens.

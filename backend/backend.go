@@ -170,8 +170,12 @@ func (b *Backend) Run(ctx context.Context) error {
 	}
 	b.calls.open()
 	b.door.open()
+	comers, err := b.receive(listeners.sessions)
+	if err != nil {
+		return fmt.Errorf("backend: %w", err)
+	}
 	peerPath, peerHandler := b.home.rpcHandler()
-	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	sessions := &http.Server{Handler: http.HandlerFunc(b.serveHTTP), ReadHeaderTimeout: headTimeout, MaxHeaderBytes: headMost}
 	pipelines, endPipelines := context.WithCancel(context.WithoutCancel(ctx))
 	defer endPipelines()
 	calls := rpc.Server(b.rpcHandler(pipelines, peerPath, peerHandler))
@@ -183,7 +187,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	defer stop()
 	group, serving := errgroup.WithContext(serving)
 	defer b.home.close()
-	group.Go(func() error { return serve(sessions, polite{listeners.sessions}) })
+	group.Go(func() error { return serve(sessions, comers) })
 	group.Go(func() error { return serve(calls, b.secured(listeners.rpc)) })
 	if listeners.admin != nil {
 		group.Go(func() error { return serve(operator, listeners.admin) })
@@ -339,15 +343,6 @@ func serve(s *http.Server, ln net.Listener) error {
 		return err
 	}
 	return nil
-}
-
-// polite lets other processes have their turn between two connections. When many connect at once, the kernel would let this one go on until its
-// next tick, and the edges that wait with messages of sessions come after.
-type polite struct{ net.Listener }
-
-func (p polite) Accept() (net.Conn, error) {
-	reactor.SchedYield()
-	return p.Listener.Accept()
 }
 
 // serveHTTP is what edges reach: upgrades become sessions, the rest is the service's.

@@ -125,17 +125,10 @@ func (s *Session) startDeflating() {
 	s.deflate = true
 }
 
-// attach gives an accepted session its descriptor; it runs on the session's loop. early holds bytes that the client sent
-// right behind its request; end is when it is to be closed, or zero.
-func (s *Session) attach(fd int, loop *reactor.Loop, early []byte, end time.Time) {
-	s.loop = loop
-	reg, err := loop.Register(fd, s)
-	if err != nil {
-		_ = unix.Close(fd)
-		s.end(ConnectionLost)
-		return
-	}
-	s.reg = reg
+// attach gives an accepted session its descriptor, whose events come to it already; it runs on the session's loop. early holds bytes that the
+// client sent right behind its request; end is when it is to be closed, or zero.
+func (s *Session) attach(fd int, loop *reactor.Loop, reg reactor.Registration, early []byte, end time.Time) {
+	s.loop, s.reg = loop, reg
 	s.mu.Lock()
 	s.fd = fd
 	if s.state == pending {

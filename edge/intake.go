@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -35,10 +34,7 @@ type intake struct {
 
 	openings sync.WaitGroup // none begins once the loop has stopped to accept
 
-	mu     sync.Mutex
-	waits  *sync.Cond
-	handed []handover // bounded by descriptors; net/http takes them as fast as it can start goroutines
-	closed bool
+	handed *reactor.Queue[handover] // bounded by descriptors; net/http takes them as fast as it can start goroutines
 }
 
 // handover is a connection that net/http is to go on with.
@@ -51,8 +47,7 @@ type handover struct {
 
 // newIntake takes the socket out of ln, and begins to accept. With an error ln is as it was, or closed.
 func newIntake(e *Edge, ln *net.TCPListener, loops *reactor.Reactor) (*intake, error) {
-	in := &intake{edge: e, addr: ln.Addr(), loop: loops.Loop(), pause: leastPause}
-	in.waits = sync.NewCond(&in.mu)
+	in := &intake{edge: e, addr: ln.Addr(), loop: loops.Loop(), pause: leastPause, handed: reactor.NewQueue[handover]()}
 	for _, l := range loops.Loops() {
 		in.lanes = append(in.lanes, newLane(in, l))
 		if l == in.loop {
@@ -106,8 +101,9 @@ func (in *intake) Ready(ev reactor.Events) {
 	in.reg.Yield()
 }
 
-// crowdedPause is between acceptBudget connections while more come than are let in: some 4,000 are turned away in a second.
-const crowdedPause = time.Millisecond
+// crowdedPause is between acceptBudget connections, and between openingsPerTurn heads on each loop, while more come than are let in: with two loops
+// some 2,000 are turned away in a second.
+const crowdedPause = 2 * time.Millisecond
 
 // begin brings a connection to the next loop.
 func (in *intake) begin(fd int, peer netip.AddrPort) {
@@ -171,14 +167,9 @@ func (in *intake) drain(ctx context.Context) {
 // give passes a connection on to net/http. After Close it is closed.
 func (in *intake) give(h handover) {
 	in.edge.metrics.handovers.Inc()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.closed {
+	if !in.handed.Put(h) {
 		in.close(h)
-		return
 	}
-	in.handed = append(in.handed, h)
-	in.waits.Signal()
 }
 
 // close closes what nobody goes on with.
@@ -197,7 +188,7 @@ func (in *intake) close(h handover) {
 // Accept returns the next connection that is for net/http.
 func (in *intake) Accept() (net.Conn, error) {
 	for {
-		h, ok := in.take()
+		h, ok := in.handed.Take()
 		if !ok {
 			return nil, net.ErrClosed
 		}
@@ -209,24 +200,9 @@ func (in *intake) Accept() (net.Conn, error) {
 	}
 }
 
-func (in *intake) take() (h handover, ok bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for len(in.handed) == 0 && !in.closed {
-		in.waits.Wait()
-	}
-	if in.closed {
-		return handover{}, false
-	}
-	h = in.handed[0]
-	in.handed[0] = handover{}
-	in.handed = in.handed[1:]
-	return h, true
-}
-
 // conn makes a connection of package net out of h.
 func (in *intake) conn(h handover) (net.Conn, error) {
-	client, err := fileConn(h.client)
+	client, err := reactor.Attach(h.client)
 	if err != nil {
 		h.client = -1
 		in.close(h)
@@ -235,7 +211,7 @@ func (in *intake) conn(h handover) (net.Conn, error) {
 	c := &clientConn{Conn: client, refusals: in.edge.metrics.refusals, patience: in.edge.sendTimeout, abandon: in.edge.abandon, head: h.head}
 	c.attempt.Store(h.attempt)
 	if h.member >= 0 {
-		if h.attempt.conn, err = fileConn(h.member); err != nil {
+		if h.attempt.conn, err = reactor.Attach(h.member); err != nil {
 			_ = c.Close()
 			return nil, err
 		}
@@ -243,29 +219,14 @@ func (in *intake) conn(h handover) (net.Conn, error) {
 	return c, nil
 }
 
-// fileConn makes a connection of package net of a descriptor, which it takes.
-func fileConn(fd int) (net.Conn, error) {
-	f := os.NewFile(uintptr(fd), "")
-	if f == nil {
-		return nil, errors.New("no descriptor")
-	}
-	defer f.Close() // the connection has another one
-	return net.FileConn(f)
-}
-
 // Addr is where the edge listens.
 func (in *intake) Addr() net.Addr { return in.addr }
 
 // Close ends Accept. Nobody accepts any more by then; see drain.
 func (in *intake) Close() error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.closed = true
-	in.waits.Broadcast()
-	for _, h := range in.handed {
+	for _, h := range in.handed.Close() {
 		in.close(h)
 	}
-	in.handed = nil
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,10 +18,13 @@ type lane struct {
 	loop     *reactor.Loop
 	openings map[*opening]struct{}
 
-	// Openings that begin in a turn of the loop are few; those beyond wait, in the order in which they became ready.
+	// Openings that go on in a turn of the loop are few; those beyond wait, in the order in which they became ready.
 	turn    uint64
-	begun   int // in turn
-	waiting []*opening
+	begun   int        // in turn
+	due     []*opening // are let in
+	waiting []*opening // have sent a head, or a part of it
+	going   bool       // goOn has been posted
+	resting bool       // nobody is taken out of waiting for a moment
 
 	// For net/http's parsers.
 	src bytes.Reader
@@ -55,38 +59,70 @@ func (l *lane) admits(o *opening) bool {
 	if turn := l.loop.Turn(); l.turn != turn {
 		l.turn, l.begun = turn, 0
 	}
-	if l.begun < openingsPerTurn && len(l.waiting) == 0 {
+	queue, held := &l.due, false
+	if o.stage == arriving {
+		queue, held = &l.waiting, l.resting || l.intake.edge.pace.isCrowded()
+	}
+	if l.begun < openingsPerTurn && len(*queue) == 0 && !held {
 		l.begun++
 		return true
 	}
 	if !o.queued {
 		o.queued = true
-		if l.waiting = append(l.waiting, o); len(l.waiting) == 1 {
-			l.loop.Post(l.goOn)
-		}
+		*queue = append(*queue, o)
+		l.goOnSoon()
 	}
 	return false
 }
 
-// goOn lets those who have waited longest go on.
+func (l *lane) goOnSoon() {
+	if !l.going && (len(l.due) > 0 || len(l.waiting) > 0 && !l.resting) {
+		l.going = true
+		l.loop.Post(l.goOn)
+	}
+}
+
+// goOn lets those who have waited longest go on, first those who are let in. While more come than are let in most of the others are to be turned
+// away, and that takes its time: turned away all at once they would also come again all at once.
 func (l *lane) goOn() {
+	l.going = false
 	l.giveWay()
-	n := min(openingsPerTurn, len(l.waiting))
-	for _, o := range l.waiting[:n] {
-		o.queued = false
-		switch o.stage {
-		case arriving:
-			o.read()
-		case pacing:
+	left := openingsPerTurn
+	for ; left > 0 && len(l.due) > 0; left-- {
+		if o := first(&l.due); o.stage == pacing {
 			o.dial()
 		}
 	}
-	clear(l.waiting[:n])
-	if l.waiting = l.waiting[n:]; len(l.waiting) > 0 {
-		l.loop.Post(l.goOn)
-	} else {
-		l.waiting = nil
+	crowded := l.intake.edge.pace.isCrowded()
+	for ; left > 0 && len(l.waiting) > 0 && !l.resting; left-- {
+		if o := first(&l.waiting); o.stage == arriving {
+			o.read()
+		}
+		if crowded && left == 1 {
+			l.rest()
+		}
 	}
+	l.goOnSoon()
+}
+
+func first(queue *[]*opening) *opening {
+	o := (*queue)[0]
+	(*queue)[0] = nil // the array outlives it
+	if *queue = (*queue)[1:]; len(*queue) == 0 {
+		*queue = nil
+	}
+	o.queued = false
+	return o
+}
+
+func (l *lane) rest() {
+	l.resting = true
+	time.AfterFunc(crowdedPause, func() { // the loop's own timers are in step of 50 ms
+		l.loop.Post(func() {
+			l.resting = false
+			l.goOnSoon()
+		})
+	})
 }
 
 // giveWay lets other processes have their turn when more come than can be served at once: in a storm it is the backends, and whoever else is

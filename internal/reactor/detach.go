@@ -45,6 +45,20 @@ func Detach(conn net.Conn) (int, error) {
 	return fd, nil
 }
 
+// Attach makes a connection of package net of a socket, the other way around. It takes fd, with an error too.
+func Attach(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	if f == nil {
+		return nil, ErrNoDescriptor
+	}
+	defer f.Close() // the connection has another one
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("reactor: attach: %w", err)
+	}
+	return conn, nil
+}
+
 // duplicate returns another descriptor for the socket. Both share one file description, which Go's poller has made non-blocking already.
 func duplicate(raw syscall.RawConn) (int, error) {
 	fd, dupErr := -1, error(nil)
