@@ -21,8 +21,9 @@ type epollPoller struct {
 
 	nudged bool // the last wait saw a wake
 
-	// For park; nil while the loop is busy.
-	file  *os.File        // another descriptor of the epoll set, which Go's own poller watches
+	// For park. The epoll set has another descriptor, so that a process has as many of them whether its loops are busy or not.
+	spare int             // it; -1 while file has it, or none was left
+	file  *os.File        // of spare, which Go's own poller watches; nil while the loop is busy
 	raw   syscall.RawConn // file's
 	until time.Time       // file's read deadline
 }
@@ -43,7 +44,11 @@ func newEpollPoller() (*epollPoller, error) {
 		_ = unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	p := &epollPoller{epfd: epfd, evfd: evfd}
+	p := &epollPoller{epfd: epfd, evfd: evfd, spare: -1}
+	if err := p.reserve(); err != nil {
+		p.close()
+		return nil, err
+	}
 	if err := unix.SetNonblock(epfd, true); err != nil { // as os.NewFile wants it, in park
 		p.close()
 		return nil, os.NewSyscallError("fcntl", err)
@@ -99,11 +104,11 @@ func (p *epollPoller) bePolled() error {
 	if p.file != nil {
 		return nil
 	}
-	fd, err := unix.FcntlInt(uintptr(p.epfd), unix.F_DUPFD_CLOEXEC, 0)
+	err := p.reserve()
 	if err != nil {
-		return os.NewSyscallError("fcntl", err)
+		return err
 	}
-	p.file, p.until = os.NewFile(uintptr(fd), "epoll"), time.Time{}
+	p.file, p.until, p.spare = os.NewFile(uintptr(p.spare), "epoll"), time.Time{}, -1
 	if p.raw, err = p.file.SyscallConn(); err == nil {
 		err = p.file.SetReadDeadline(time.Time{}) // fails where the poller cannot watch it
 	}
@@ -119,7 +124,16 @@ func (p *epollPoller) unpark() {
 	if p.file != nil {
 		_ = p.file.Close()
 		p.file, p.raw = nil, nil
+		_ = p.reserve() // else when it is needed
 	}
+}
+
+// reserve sees to spare.
+func (p *epollPoller) reserve() (err error) {
+	if p.spare < 0 {
+		p.spare, err = unix.FcntlInt(uintptr(p.epfd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	return os.NewSyscallError("fcntl", err)
 }
 
 // wakeAfter sets the deadline of park. One that is a little early does no harm, and is often there already.
@@ -201,7 +215,12 @@ func (p *epollPoller) wake() {
 }
 
 func (p *epollPoller) close() {
-	p.unpark()
+	if p.file != nil {
+		_ = p.file.Close()
+	}
+	if p.spare >= 0 {
+		_ = unix.Close(p.spare)
+	}
 	_ = unix.Close(p.epfd)
 	_ = unix.Close(p.evfd)
 }

@@ -20,7 +20,7 @@ type Reactor struct {
 }
 
 // New starts the given number of loops, GOMAXPROCS of them for 0. An error comes from the kernel (descriptors, usually:
-// each loop takes two) and leaves nothing running.
+// each loop takes three) and leaves nothing running.
 func New(loops int) (*Reactor, error) { return newReactor(loops, newSystemPoller) }
 
 // NewPortable is New with the poll(2) loop that systems without epoll use. It serves tests and comparisons on Linux.
