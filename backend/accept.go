@@ -121,7 +121,7 @@ func (b *Backend) enter(r *http.Request) (e entry, refusal *Refusal) {
 	if e.session, e.end, refusal = b.newSession(r); refusal != nil {
 		return e, refusal
 	}
-	if refusal = b.admit(); refusal != nil {
+	if refusal := b.admit(); refusal != nil {
 		return e, refusal
 	}
 	e.opening, e.granted = b.home.register(e.session)

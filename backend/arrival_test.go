@@ -15,7 +15,9 @@ import (
 )
 
 // oddly makes a head that says the same in a way that loops leave to net/http.
-func oddly(head string) string { return strings.Replace(head, "\r\n\r\n", "\r\nX-Odd: a\tb\r\n\r\n", 1) }
+func oddly(head string) string {
+	return strings.Replace(head, "\r\n\r\n", "\r\nX-Odd: a\tb\r\n\r\n", 1)
+}
 
 // Plain upgrades are taken on a loop and others by net/http; who connects gets the same answer.
 func TestTwoWaysIn(t *testing.T) {

@@ -88,14 +88,6 @@ func (b *Backend) receive(ln net.Listener) (*arrivals, error) {
 	return as, nil
 }
 
-// keepAlive has connections accepted from fd asked as package net would. What a system does not know it does without.
-func keepAlive(fd int) {
-	_ = reactor.SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
-	_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
-	_ = reactor.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
-}
-
 // Ready accepts who waits, and deals them out to the loops in turn: they stay on theirs for hours.
 func (as *arrivals) Ready(ev reactor.Events) {
 	if ev&reactor.Readable == 0 || as.resting {

@@ -22,7 +22,9 @@ type asked struct {
 	answer func(*pushv1.PushAnswer)
 }
 
-func (a asked) ok() { a.answer(&pushv1.PushAnswer{Call: a.call.Call, Member: a.call.Push.User, Sessions: 1}) }
+func (a asked) ok() {
+	a.answer(&pushv1.PushAnswer{Call: a.call.Call, Member: a.call.Push.User, Sessions: 1})
+}
 
 // linkToAsked makes a link to a member that hands over what comes, for the test to answer. hangUp ends its connection.
 func linkToAsked(t *testing.T) (l *Link, came <-chan asked, hangUp func()) {
