@@ -82,6 +82,9 @@ func (l *lane) goOnSoon() {
 	}
 }
 
+// shedPauses is after how many pauses a queue is a third of what it was: some 1.2 s, so that nobody waits for longer than a head may take.
+const shedPauses = 512
+
 // goOn lets those who have waited longest go on, first those who are let in. While more come than are let in most of the others are to be turned
 // away, and that takes its time: turned away all at once they would also come again all at once.
 func (l *lane) goOn() {
@@ -93,16 +96,23 @@ func (l *lane) goOn() {
 			o.dial()
 		}
 	}
-	crowded := l.intake.edge.pace.isCrowded()
-	for ; left > 0 && len(l.waiting) > 0 && !l.resting; left-- {
+	if !l.resting {
+		if l.intake.edge.pace.isCrowded() {
+			left += len(l.waiting) / shedPauses
+			l.rest()
+		}
+		l.read(left)
+	}
+	l.goOnSoon()
+}
+
+// read reads the heads of the n who have waited longest.
+func (l *lane) read(n int) {
+	for ; n > 0 && len(l.waiting) > 0; n-- {
 		if o := first(&l.waiting); o.stage == arriving {
 			o.read()
 		}
-		if crowded && left == 1 {
-			l.rest()
-		}
 	}
-	l.goOnSoon()
 }
 
 func first(queue *[]*opening) *opening {

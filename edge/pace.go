@@ -39,5 +39,5 @@ func (p pace) enter() (wait time.Duration, ok bool) {
 // isCrowded tells whether who comes now has to wait for nearly as long as anybody may, or too long.
 func (p pace) isCrowded() bool {
 	limit := p.limiter.Limit()
-	return limit != rate.Inf && p.limiter.Tokens() < -0.9*float64(limit)*paceQueue.Seconds()
+	return limit != rate.Inf && p.limiter.Tokens() < 1-0.9*float64(limit)*paceQueue.Seconds()
 }

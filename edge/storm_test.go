@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -88,6 +89,45 @@ func TestStorm(t *testing.T) {
 			if after[seconds].Load() == 0 {
 				t.Errorf("nobody was told to wait for %d s", seconds)
 			}
+		}
+		e.hangUp()
+	})
+}
+
+// Of many who come at once and are one too many, each loop turns away a few at a time.
+func TestShedAtAPace(t *testing.T) {
+	fast(t)
+	const clients = 400
+	e := start(t, Config{Membership: members(listenBackend(t, echo("b0"))), Admission: Admission{UpgradesPerSecond: 1}})
+	e.nothingLeft(func() {
+		conns := make([]*client, clients)
+		for i := range conns {
+			conns[i] = e.send(upgradeTo("/ws?user=a")[:1])
+		}
+		var mu sync.Mutex
+		var first, last time.Time
+		var wg sync.WaitGroup
+		for _, c := range conns {
+			_, _ = io.WriteString(c, upgradeTo("/ws?user=a")[1:])
+		}
+		for _, c := range conns {
+			wg.Go(func() {
+				if answer := c.head(); answer.StatusCode != http.StatusServiceUnavailable {
+					return // it was let in, or waits for its turn
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if last = time.Now(); first.IsZero() {
+					first = last
+				}
+			})
+		}
+		wg.Wait()
+		least := clients / time.Duration(openingsPerTurn*runtime.GOMAXPROCS(0)) * crowdedPause * 9 / 10 // timers are not early
+		took := last.Sub(first)
+		t.Logf("all were turned away within %v", took)
+		if took < least {
+			t.Errorf("want %v at least", least)
 		}
 		e.hangUp()
 	})
