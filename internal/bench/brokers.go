@@ -53,7 +53,9 @@ func (b *brokers) startRedis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.redis, err = startProcess("Redis", exec.Command(path, "--bind", "127.0.0.1", "--port", port, "--dir", b.dir, "--save", "", "--daemonize", "no"), "")
+	// By default Redis cuts off a subscriber that is 32 MiB behind, and what it had for it is lost: in its favour it may take all the memory it wants.
+	b.redis, err = startProcess("Redis", exec.Command(path, "--bind", "127.0.0.1", "--port", port, "--dir", b.dir, "--save", "", "--daemonize", "no",
+		"--client-output-buffer-limit", "pubsub 0 0 0"), "")
 	if err != nil {
 		return err
 	}
