@@ -13,6 +13,10 @@ const (
 	// wheelSize is the number of buckets, a power of two. One revolution takes 25.6 s; later timers stay in their bucket
 	// for more.
 	wheelSize = 512
+	// farAway is from which on timers come in step of farSteps ticks: idle sessions are pinged every 30 s or so, and thousands of them would
+	// have the loop wake up at every tick.
+	farAway  = 10 * time.Second
+	farSteps = 4
 )
 
 // Timer is a pending call of a function on a loop. See [Loop.AfterFunc].
@@ -24,8 +28,8 @@ type Timer struct {
 	list       *timerList // the list it is in; nil once fired or stopped
 }
 
-// AfterFunc runs f on the loop's goroutine once, no sooner than d from now and usually within 50 ms of that. It costs no
-// goroutine and no kernel timer. It is safe from any goroutine. After the reactor's Close the timer never fires.
+// AfterFunc runs f on the loop's goroutine once, no sooner than d from now and usually within 50 ms of that, or 200 ms where d is 10 s or more. It
+// costs no goroutine and no kernel timer. It is safe from any goroutine. After the reactor's Close the timer never fires.
 func (l *Loop) AfterFunc(d time.Duration, f func()) *Timer {
 	t := &Timer{loop: l, f: f}
 	l.mu.Lock()
@@ -102,9 +106,10 @@ type wheel struct {
 
 func (w *wheel) empty() bool { return w.pending == 0 }
 
-// add puts t in the bucket of the first tick that is not before now+d.
+// add puts t in the bucket of the first tick, or step of ticks, that is not before now+d.
 func (w *wheel) add(t *Timer, now, d time.Duration) {
-	at := int64((now + max(d, 0) + tick - 1) / tick)
+	step := stepFor(d)
+	at := int64((now+max(d, 0)+step-1)/step) * int64(step/tick)
 	if w.pending == 0 {
 		w.now = int64(now / tick) // nobody turned it while it was empty
 	}
@@ -113,6 +118,13 @@ func (w *wheel) add(t *Timer, now, d time.Duration) {
 	w.buckets[i].push(t)
 	w.occupied[i/64] |= 1 << (i % 64)
 	w.pending++
+}
+
+func stepFor(d time.Duration) time.Duration {
+	if d >= farAway {
+		return farSteps * tick
+	}
+	return tick
 }
 
 // remove takes t off the wheel, or out of the due list.
