@@ -169,7 +169,9 @@ func (a *arrival) end(r *http.Request, e entry, refusal *Refusal) {
 	reg.Give(s)
 	s.attach(fd, a.lane.loop, reg, nil, e.end)
 	b.checkHome(s)
-	reg.Yield() // has it look for what came meanwhile
+	if !s.ended {
+		s.Ready(a.seen) // what came behind the head is an edge that is not told again
+	}
 }
 
 // watch has whoever is asked know that the client has left.

@@ -172,6 +172,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	b.door.open()
 	comers, err := b.receive(listeners.sessions)
 	if err != nil {
+		listeners.close()
 		return fmt.Errorf("backend: %w", err)
 	}
 	peerPath, peerHandler := b.home.rpcHandler()
@@ -312,6 +313,14 @@ const lastCalls = time.Second
 
 type listeners struct{ sessions, rpc, admin net.Listener }
 
+func (l listeners) close() {
+	for _, ln := range []net.Listener{l.sessions, l.rpc, l.admin} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+}
+
 func (b *Backend) listen(ctx context.Context) (l listeners, err error) {
 	var config net.ListenConfig
 	open := func(addr string) net.Listener {
@@ -324,11 +333,7 @@ func (b *Backend) listen(ctx context.Context) (l listeners, err error) {
 	}
 	l = listeners{open(b.cfg.Listen), open(b.cfg.RPC), open(b.cfg.Admin)}
 	if err != nil {
-		for _, ln := range []net.Listener{l.sessions, l.rpc, l.admin} {
-			if ln != nil {
-				_ = ln.Close()
-			}
-		}
+		l.close()
 		return listeners{}, err
 	}
 	b.addr, b.rpcAddr = l.sessions.Addr(), l.rpc.Addr()

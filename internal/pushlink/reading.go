@@ -15,7 +15,7 @@ import (
 const quietAfter = 500 * time.Millisecond
 
 // reading is who reads an upgraded connection. A push that is alone reads its own answer: told of it by another goroutine it would come later by the
-// waking of a thread, which Go does for each goroutine that becomes ready, and which is a sixth of what a lone push takes. As soon as there are
+// waking of a thread, which Go does for each goroutine that becomes ready, and which was a fifth of what a lone push took. As soon as there are
 // several the link's goroutine reads for all, and it does while there are none.
 type reading struct {
 	frames frames        // who reads has it
