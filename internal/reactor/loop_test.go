@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,34 @@ func TestEcho(t *testing.T) {
 		}
 		if err := receive(t, h.end); err != io.EOF {
 			t.Fatalf("end: %v, want EOF", err)
+		}
+	})
+}
+
+// What was done before a write comes before what is done once that is read, as with package net: the race detector would say so.
+func TestBytesOrderMemory(t *testing.T) {
+	onEachPoller(t, func(t *testing.T, r *Reactor) {
+		near, far := pair(t)
+		l, said := r.Loop(), ""
+		reg, err := l.Register(near, ready(func(ev Events) {
+			if n, err := Read(near, l.Scratch()); n > 0 && err == nil {
+				said += " heard"
+				if _, err := Write(near, l.Scratch()[:n]); err != nil {
+					t.Error(err)
+				}
+			}
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer onLoop(t, l, reg.Unregister)
+		said = "said"
+		if _, err := syscall.Write(far, []byte("x")); err != nil { // as package net does
+			t.Fatal(err)
+		}
+		eventually(t, "the echo", func() bool { n, _ := syscall.Read(far, make([]byte, 1)); return n == 1 })
+		if said != "said heard" {
+			t.Errorf("%q", said)
 		}
 	})
 }

@@ -1,8 +1,9 @@
+//go:build !race
+
 package reactor
 
 import (
 	"io"
-	"os"
 	"syscall"
 	"unsafe"
 
@@ -13,7 +14,7 @@ import (
 // the end of the stream, any other error as the kernel gave it. p must not be empty.
 //
 // The call does not tell Go's scheduler, which is half of what a small read costs otherwise, and which is right because it
-// never blocks.
+// never blocks. Builds with the race detector have rawio_std.go instead.
 func Read(fd int, p []byte) (int, error) {
 	for {
 		// recv(2): read(2) takes 0.2 us longer, in the layer of files that it has to go through.
@@ -48,32 +49,4 @@ func Write(fd int, p []byte) (int, error) {
 			return 0, errno
 		}
 	}
-}
-
-// Close closes a descriptor that its loop is done with. Of an error nothing can be made: Linux has let go of the descriptor in any case.
-// Raw, like [Read], since nothing here waits for anything; but on loopback the kernel does a good part of the other end's work within
-// the call, some 10 us, in which the scheduler would take the processor away.
-func Close(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
-
-// EndWrites is shutdown(2) with SHUT_WR, raw for the reason of [Close].
-func EndWrites(fd int) error {
-	if _, _, errno := syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0); errno != 0 {
-		return os.NewSyscallError("shutdown", errno)
-	}
-	return nil
-}
-
-// SchedYield is sched_yield(2): whichever threads of the machine wait for this processor run first. The kernel would let this one go on until
-// its next tick: 4 ms where there are 250 a second.
-func SchedYield() { _, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
-
-// SetOption sets a socket option that is a number. It can only fail for what is no TCP socket, or no descriptor.
-func SetOption(fd, level, name, value int) error {
-	v := int32(value)
-	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
-		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
-	if errno != 0 {
-		return os.NewSyscallError("setsockopt", errno)
-	}
-	return nil
 }

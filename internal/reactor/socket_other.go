@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -133,4 +134,18 @@ func sameAddr(a, b unix.Sockaddr) bool {
 		return ok && a.Port == b.Port && a.Addr == b.Addr
 	}
 	return false
+}
+
+// Close closes a descriptor that its loop is done with. Of an error nothing can be made.
+func Close(fd int) { _ = unix.Close(fd) }
+
+// EndWrites is shutdown(2) with SHUT_WR.
+func EndWrites(fd int) error { return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR)) }
+
+// SchedYield lets other goroutines run; how to ask the kernel for the same is not known of these systems.
+func SchedYield() { runtime.Gosched() }
+
+// SetOption sets a socket option that is a number. It can only fail for what is no TCP socket, or no descriptor.
+func SetOption(fd, level, name, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
 }
