@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/selvedge/selvedge/backend/sender"
 	"github.com/selvedge/selvedge/internal/config"
 	"github.com/selvedge/selvedge/internal/testkit"
 )
@@ -73,32 +72,6 @@ func TestPasswordsStayHidden(t *testing.T) {
 		}
 		if text += log.String(); strings.Contains(text, "hush") || !strings.Contains(text, "trying again") {
 			t.Errorf("%s: %s", b.source.kind(), text)
-		}
-	}
-}
-
-// Every label is there at zero before anything has happened.
-func TestMetricsFromTheStart(t *testing.T) {
-	r := prometheus.NewRegistry()
-	b, err := New(Config{AMQP: "amqp://broker", Queue: "q", Metrics: r, Sender: sender.Config{Via: "http://127.0.0.1:1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.sender.Close()
-	families, err := r.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	series := make(map[string]int)
-	for _, f := range families {
-		series[f.GetName()] = len(f.Metric)
-	}
-	for name, want := range map[string]int{
-		"selvedge_bridge_messages_total": 5, "selvedge_bridge_put_aside_total": 6, "selvedge_bridge_lost_total": 2, "selvedge_bridge_connected": 1,
-		"selvedge_bridge_in_flight": 1, "selvedge_bridge_retries_total": 1, "selvedge_bridge_message_seconds": 1, "selvedge_sender_pushes_total": 3,
-	} {
-		if series[name] != want {
-			t.Errorf("%s: %d series, want %d", name, series[name], want)
 		}
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -23,10 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // running is a bridge under test, to a real member.
 type running struct {
 	*Bridge
-	t     testing.TB
-	log   *observer.ObservedLogs
-	stop  func()
-	ended chan error
+	t      testing.TB
+	log    *observer.ObservedLogs
+	stop   func()
+	ended  chan error
+	listed string // its metrics at the start
 }
 
 // runBridge runs a bridge to m, or to what cfg says, until the test ends or stop is called, and waits until it reads its broker.
@@ -44,6 +48,7 @@ func runBridge(t testing.TB, m *backendtest.Member, cfg Config) *running {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &running{Bridge: b, t: t, log: log, stop: stop, ended: make(chan error, 1)}
+	r.listed = r.listMetrics()
 	go func() { r.ended <- b.Run(ctx) }()
 	t.Cleanup(r.end)
 	select {
@@ -56,7 +61,7 @@ func runBridge(t testing.TB, m *backendtest.Member, cfg Config) *running {
 	return r
 }
 
-// end stops the bridge and waits for its end.
+// end stops the bridge and waits for its end. Nothing that happened to it has added a metric, or a value of a label.
 func (r *running) end() {
 	r.t.Helper()
 	r.stop()
@@ -69,6 +74,17 @@ func (r *running) end() {
 	case <-time.After(30 * time.Second):
 		r.t.Fatal("the bridge does not stop")
 	}
+	if now := r.listMetrics(); now != r.listed {
+		r.t.Errorf("metrics at the start:\n%sat the end:\n%s", r.listed, now)
+	}
+}
+
+// listMetrics lists those of the bridge itself; its sender takes its own away at the end.
+func (r *running) listMetrics() string {
+	r.t.Helper()
+	all := gather(r.t, r.cfg.Metrics)
+	maps.DeleteFunc(all, func(name string, _ *dto.MetricFamily) bool { return !strings.HasPrefix(name, "selvedge_bridge_") })
+	return testkit.ListMetrics("bridge", all)
 }
 
 // counts waits until a metric with these labels ("" for none, else name=value) has a value.

@@ -2,10 +2,8 @@ package systemtest
 
 import (
 	"flag"
-	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,11 +22,9 @@ import (
 // update writes golden files instead of comparing with them.
 var update = flag.Bool("update", false, "write testdata/*.golden")
 
-// unbounded are the labels whose values are not listed: an operator's names, digests of rings, and bounds of buckets.
-var unbounded = []string{"service", "digest", "le"}
-
 // The metrics of a cluster are those of testdata/metrics.golden, by process, type, name and labels, with each value that a label can have: all are there before anything
-// has happened, and none is added by traffic, refusals, pushes, moves and deaths. Dashboards and alerts lean on that file.
+// has happened, and none is added by traffic, refusals, pushes, moves and deaths. Dashboards and alerts lean on that file. A bridge's
+// are in a list of package bridge.
 func TestMetrics(t *testing.T) {
 	c := &cluster{t: t, consul: testkit.StartConsul(t), backends: make(map[string]*member)}
 	admins := make(map[string]string)
@@ -44,7 +40,7 @@ func TestMetrics(t *testing.T) {
 	edge := c.addEdge("edge", "--consul", c.consul.Addr, "--config", config)
 	c.awaitRing(3)
 
-	compareGolden(t, "metrics", list("edge", scrape(t, edge.admin))+list("backend", scrape(t, admins["b1"])))
+	testkit.CompareMetrics(t, testkit.ListMetrics("edge", scrape(t, edge.admin))+testkit.ListMetrics("backend", scrape(t, admins["b1"])), *update)
 	for name, f := range scrape(t, edge.admin) {
 		if counter := f.GetType() == dto.MetricType_COUNTER; counter && name != "selvedge_ring_changes_total" && total(f, nil) != 0 {
 			t.Errorf("%s is %v before anything has happened", name, total(f, nil))
@@ -101,7 +97,7 @@ func TestMetrics(t *testing.T) {
 	atEdge := scrape(t, edge.admin)
 	atBackends := []families{scrape(t, admins["b1"]), scrape(t, admins["b3"])}
 	for _, m := range atBackends {
-		compareGolden(t, "metrics", list("edge", atEdge)+list("backend", m))
+		testkit.CompareMetrics(t, testkit.ListMetrics("edge", atEdge)+testkit.ListMetrics("backend", m), *update)
 	}
 	for _, want := range []string{
 		"selvedge_edge_sessions", "selvedge_edge_upgrades_total code=101", "selvedge_edge_upgrades_total code=400", "selvedge_edge_upgrades_total code=404",
@@ -165,34 +161,6 @@ func scrape(t *testing.T, admin string) families {
 	return all
 }
 
-// list has a line for each metric: whose it is, type, name, and its labels with all their values.
-func list(process string, metrics families) string {
-	var text strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(metrics)) {
-		f := metrics[name]
-		fmt.Fprintf(&text, "%-8s %-10s %s", process, strings.ToLower(f.GetType().String()), name)
-		labels := make(map[string][]string)
-		for _, m := range f.Metric {
-			for _, l := range m.Label {
-				labels[l.GetName()] = append(labels[l.GetName()], l.GetValue())
-			}
-			if m.Histogram != nil {
-				labels["le"] = nil
-			}
-		}
-		for _, label := range slices.Sorted(maps.Keys(labels)) {
-			values := labels[label]
-			fmt.Fprintf(&text, " %s", label)
-			if !slices.Contains(unbounded, label) {
-				slices.Sort(values)
-				fmt.Fprintf(&text, "=%s", strings.Join(slices.Compact(values), ","))
-			}
-		}
-		text.WriteByte('\n')
-	}
-	return text.String()
-}
-
 // total adds up the samples that carry the label; of histograms their counts.
 func total(f *dto.MetricFamily, with *dto.LabelPair) (sum float64) {
 	for _, m := range f.GetMetric() {
@@ -217,29 +185,4 @@ func moved(what string, at ...families) (sum float64) {
 		sum += total(metrics[name], with)
 	}
 	return sum
-}
-
-// compareGolden holds text against testdata/NAME.golden, line by line.
-func compareGolden(t *testing.T, name, text string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		writeFile(t, file, text)
-		return
-	}
-	golden, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("%v; run the test with -update", err)
-	}
-	got, want := strings.Split(text, "\n"), strings.Split(string(golden), "\n")
-	for _, line := range want {
-		if !slices.Contains(got, line) {
-			t.Errorf("%s has, and there is not: %s", file, line)
-		}
-	}
-	for _, line := range got {
-		if !slices.Contains(want, line) {
-			t.Errorf("%s has not, and there is: %s", file, line)
-		}
-	}
 }

@@ -1,5 +1,5 @@
 // Package testkit holds what tests of several packages need: a real Consul server that can be stopped, started and wiped,
-// free ports, and waiting for a condition instead of sleeping.
+// free ports, lists of metrics, and waiting for a condition instead of sleeping.
 //
 //	consul := testkit.StartConsul(t)
 //	consul.Stop() // as a crash would
