@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the secrets that edges, backends and senders share, one file each: secrets.sh DIR. What is there already stays. Consul's tokens come from
-# Consul: see consul/README.md.
+# Consul: see consul/README.md; what is in a bridge's bridge.env, from whoever runs the broker.
 set -eu
 dir=${1:?"where to put them: secrets.sh DIR"}
 mkdir -p "$dir"

@@ -1,8 +1,9 @@
-# Edges and backends as one job. Secrets are Nomad variables:
+# Edges, backends and bridges as one job; without a broker leave out the group "bridge". Secrets are Nomad variables:
 #
-#   nomad var put nomad/jobs/selvedge edge_secret=... rpc_token=... peer_token=... admin_token=... consul_edge=... consul_backend=...
+#   nomad var put nomad/jobs/selvedge edge_secret=... rpc_token=... peer_token=... admin_token=... consul_edge=... consul_backend=... \
+#     consul_sender=... bridge_amqp=amqps://USER:PASSWORD@HOST/VHOST
 #
-# with what ../secrets.sh makes and Consul's tokens (../consul). `nomad job validate selvedge.nomad.hcl` checks it on your cluster.
+# with what ../secrets.sh makes, Consul's tokens (../consul) and the broker's URL. `nomad job validate selvedge.nomad.hcl` checks it on your cluster.
 variable "image" {
   type    = string
   default = "registry.example.com/selvedge:latest"
@@ -228,6 +229,107 @@ job "selvedge" {
       resources {
         cpu    = 1000
         memory = 2048
+      }
+    }
+  }
+
+  group "bridge" {
+    # They share the queue: one that goes leaves what it held to the other.
+    count = 2
+
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "20s"
+      healthy_deadline = "5m"
+      auto_revert      = true
+    }
+
+    constraint {
+      operator = "distinct_hosts"
+      value    = "true"
+    }
+
+    network {
+      mode = "host"
+      port "admin" { static = 8082 }
+    }
+
+    # For Nomad's updates and Prometheus; nobody else looks for a bridge.
+    service {
+      name     = "selvedge-bridge"
+      port     = "admin"
+      provider = "consul"
+      check {
+        type     = "http"
+        path     = "/readyz"
+        interval = "2s"
+        timeout  = "1s"
+      }
+    }
+
+    task "bridge" {
+      driver         = "docker"
+      kill_signal    = "SIGTERM"
+      kill_timeout   = "45s" # longer than twice bridge.timeout
+
+      config {
+        image        = var.image
+        args         = ["bridge", "--config", "${NOMAD_TASK_DIR}/bridge.yaml", "--log-format", "json"]
+        network_mode = "host"
+        ulimit {
+          nofile = "16384:16384"
+        }
+      }
+
+      # It reads file, tokens and environment at its start: what changes restarts it, which costs no session, and not both at once.
+      template {
+        destination = "${NOMAD_TASK_DIR}/bridge.yaml"
+        change_mode = "restart"
+        splay       = "1m"
+        data        = <<-EOF
+          bridge:
+            queue: push
+            exchange: chat
+            user: "json:to"
+            payload: "json:text"
+            service: chat
+            timeout: 5s
+            token_file: {{ env "NOMAD_SECRETS_DIR" }}/rpc-token
+          admin: {addr: ":8082", token_file: {{ env "NOMAD_SECRETS_DIR" }}/admin-token}
+          consul: {addr: "127.0.0.1:8500", token_file: {{ env "NOMAD_SECRETS_DIR" }}/consul-sender, stale: true}
+        EOF
+      }
+
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/rpc-token"
+        change_mode = "restart"
+        splay       = "1m"
+        data        = "{{ with nomadVar \"nomad/jobs/selvedge\" }}{{ .rpc_token }}{{ end }}"
+      }
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/admin-token"
+        change_mode = "restart"
+        splay       = "1m"
+        data        = "{{ with nomadVar \"nomad/jobs/selvedge\" }}{{ .admin_token }}{{ end }}"
+      }
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/consul-sender"
+        change_mode = "restart"
+        splay       = "1m"
+        data        = "{{ with nomadVar \"nomad/jobs/selvedge\" }}{{ .consul_sender }}{{ end }}"
+      }
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/bridge.env"
+        env         = true
+        change_mode = "restart"
+        splay       = "1m"
+        data        = "SELVEDGE_BRIDGE__AMQP={{ with nomadVar \"nomad/jobs/selvedge\" }}{{ .bridge_amqp }}{{ end }}"
+      }
+
+      resources {
+        cpu    = 250
+        memory = 512
       }
     }
   }

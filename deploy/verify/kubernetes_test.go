@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -34,7 +35,7 @@ var kinds = map[string]func() metav1.Object{
 func manifests(t *testing.T) (all []metav1.Object) {
 	t.Helper()
 	names, err := filepath.Glob("../kubernetes/*.yaml")
-	if err != nil || len(names) != 3 {
+	if err != nil || len(names) != 4 {
 		t.Fatalf("%v, %v", names, err)
 	}
 	for _, name := range names {
@@ -75,14 +76,20 @@ func ofKind[T any](all []metav1.Object) (found []T) {
 func TestKubernetes(t *testing.T) {
 	all := manifests(t)
 	deployments, sets := ofKind[*appsv1.Deployment](all), ofKind[*appsv1.StatefulSet](all)
-	if len(deployments) != 1 || len(sets) != 1 {
+	if len(deployments) != 2 || deployments[0].Name != "selvedge-bridge" || deployments[1].Name != "selvedge-edge" || len(sets) != 1 {
 		t.Fatalf("%d deployments, %d stateful sets", len(deployments), len(sets))
 	}
-	edge, backend := deployments[0].Spec, sets[0].Spec
+	bridge, edge, backend := deployments[0].Spec, deployments[1].Spec, sets[0].Spec
 	wantPod(t, all, "edge", edge.Selector, edge.Template)
 	wantPod(t, all, "backend", backend.Selector, backend.Template)
-	if edge.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 || edge.Strategy.RollingUpdate.MaxSurge.IntValue() != 1 {
-		t.Errorf("edges are replaced by %v", edge.Strategy.RollingUpdate)
+	wantPod(t, all, "bridge", bridge.Selector, bridge.Template)
+	for role, d := range map[string]appsv1.DeploymentSpec{"edges": edge, "bridges": bridge} {
+		if d.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 || d.Strategy.RollingUpdate.MaxSurge.IntValue() != 1 {
+			t.Errorf("%s are replaced by %v", role, d.Strategy.RollingUpdate)
+		}
+	}
+	if *bridge.Replicas < 2 {
+		t.Errorf("%d bridge leaves its messages to nobody when it goes", *bridge.Replicas)
 	}
 	if !slices.ContainsFunc(ofKind[*corev1.Service](all), func(s *corev1.Service) bool {
 		return s.Name == backend.ServiceName && s.Spec.ClusterIP == "None"
@@ -90,23 +97,25 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("the stateful set's service %s is not there, or has an address", backend.ServiceName)
 	}
 
-	// Each selector finds exactly one of the two.
-	pods := []labels.Set{edge.Template.Labels, backend.Template.Labels}
-	finds := func(what string, selector labels.Selector) {
+	// Each selector finds exactly one of the three, which has the ports.
+	pods := []corev1.PodTemplateSpec{edge.Template, backend.Template, bridge.Template}
+	finds := func(what string, selector labels.Selector) (found corev1.PodTemplateSpec) {
 		n := 0
 		for _, pod := range pods {
-			if selector.Matches(pod) {
+			if selector.Matches(labels.Set(pod.Labels)) {
+				found = pod
 				n++
 			}
 		}
 		if n != 1 || selector.Empty() {
-			t.Errorf("%s selects %d of the 2 kinds of pods", what, n)
+			t.Fatalf("%s selects %d of the %d kinds of pods", what, n, len(pods))
 		}
+		return found
 	}
 	for _, s := range ofKind[*corev1.Service](all) {
-		finds("service "+s.Name, labels.SelectorFromSet(s.Spec.Selector))
+		pod := finds("service "+s.Name, labels.SelectorFromSet(s.Spec.Selector))
 		for _, port := range s.Spec.Ports {
-			wantPort(t, "service "+s.Name, port.TargetPort.StrVal, edge.Template, backend.Template)
+			wantPort(t, "service "+s.Name, port.TargetPort.StrVal, pod)
 		}
 	}
 	budgets := 0
@@ -119,33 +128,85 @@ func TestKubernetes(t *testing.T) {
 		finds("budget "+b.Name, selector)
 		budgets++
 	}
-	policies := 0
-	for _, p := range ofKind[*networkingv1.NetworkPolicy](all) {
+	policies := ofKind[*networkingv1.NetworkPolicy](all)
+	for _, p := range policies {
 		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		finds("network policy "+p.Name, selector)
+		pod := finds("network policy "+p.Name, selector)
 		for _, rule := range p.Spec.Ingress {
 			for _, port := range rule.Ports {
-				wantPort(t, "network policy "+p.Name, port.Port.StrVal, edge.Template, backend.Template)
+				wantPort(t, "network policy "+p.Name, port.Port.StrVal, pod)
 				if public := len(rule.From) == 0; public && port.Port.StrVal != "http" {
 					t.Errorf("network policy %s lets everybody to %s", p.Name, port.Port.StrVal)
 				}
 			}
 		}
-		policies++
 	}
-	if budgets != 2 || policies != 2 {
-		t.Errorf("%d budgets, %d network policies", budgets, policies)
+	if budgets != len(pods) || len(policies) != len(pods) {
+		t.Errorf("%d budgets, %d network policies", budgets, len(policies))
 	}
+
+	// Who gets where.
+	stranger, prometheus := labels.Set{"app": "another"}, labels.Set{"app": "prometheus", "selvedge-access": "true"}
+	for _, test := range []struct {
+		from labels.Set
+		to   corev1.PodTemplateSpec
+		open string
+	}{
+		{stranger, edge.Template, "http"}, {stranger, backend.Template, ""}, {stranger, bridge.Template, ""},
+		{prometheus, edge.Template, "http admin"}, {prometheus, backend.Template, "rpc admin"}, {prometheus, bridge.Template, "admin"},
+		{edge.Template.Labels, backend.Template, "edges rpc"}, {backend.Template.Labels, backend.Template, "rpc"},
+		{bridge.Template.Labels, backend.Template, "rpc admin"}, // as all senders that have the label
+		{edge.Template.Labels, bridge.Template, ""}, {backend.Template.Labels, bridge.Template, ""},
+	} {
+		var open []string
+		for _, port := range test.to.Spec.Containers[0].Ports {
+			if reaches(t, policies, test.from, test.to.Labels, port.Name) {
+				open = append(open, port.Name)
+			}
+		}
+		if got := strings.Join(open, " "); got != test.open {
+			t.Errorf("%v reaches %q of %v, want %q", test.from, got, test.to.Labels, test.open)
+		}
+	}
+}
+
+// reaches tells whether network policies let a pod to another one's port.
+func reaches(t *testing.T, policies []*networkingv1.NetworkPolicy, from, to labels.Set, port string) bool {
+	t.Helper()
+	matches := func(s *metav1.LabelSelector, pod labels.Set) bool {
+		selector, err := metav1.LabelSelectorAsSelector(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return selector.Matches(pod)
+	}
+	for _, p := range policies {
+		if !matches(&p.Spec.PodSelector, to) {
+			continue
+		}
+		for _, rule := range p.Spec.Ingress {
+			hasPort := slices.ContainsFunc(rule.Ports, func(one networkingv1.NetworkPolicyPort) bool { return one.Port.StrVal == port })
+			hasPeer := len(rule.From) == 0 || slices.ContainsFunc(rule.From, func(one networkingv1.NetworkPolicyPeer) bool { return matches(one.PodSelector, from) })
+			if hasPort && hasPeer {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // wantPod checks what runs: the command, its configuration, that it may do little, and that it has the time to drain.
 func wantPod(t *testing.T, all []metav1.Object, role string, selector *metav1.LabelSelector, pod corev1.PodTemplateSpec) {
 	t.Helper()
-	if !reflect.DeepEqual(selector.MatchLabels, pod.Labels) {
+	is := maps.Clone(selector.MatchLabels)
+	if role == "bridge" {
+		is["selvedge-access"] = "true" // which its selector leaves out: it says what the pod may, and not what it is
+	}
+	if !reflect.DeepEqual(is, pod.Labels) {
 		t.Errorf("%s: selects %v, is %v", role, selector.MatchLabels, pod.Labels)
 	}
 	c, s := pod.Spec.Containers[0], pod.Spec.SecurityContext
@@ -169,25 +230,27 @@ func wantPod(t *testing.T, all []metav1.Object, role string, selector *metav1.La
 		if strings.HasPrefix(e.Name, "SELVEDGE_BACKEND__") {
 			environ = append(environ, e.Name+"=10.0.0.1") // an address of the pod
 		}
+		if name, _, _ := strings.Cut(brokerURL, "="); e.Name == name && e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+			environ = append(environ, brokerURL)
+		}
 	}
 	wantConfig(t, config, environ...)
+	wantMounted(t, role, pod.Spec, secretsBelow(config, "/etc/selvedge/secrets/"))
 	if role == "edge" && !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "SELVEDGE_TOKEN" }) {
 		t.Error("the edge has no SELVEDGE_TOKEN for the pushes that it passes on")
 	}
-	var settings struct {
-		Drain string `json:"drain_timeout"`
+	drain, before := stopTime(t, role, config), time.Duration(0)
+	if role != "bridge" { // to which nobody connects
+		before = time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
 	}
-	if err := yaml.Unmarshal([]byte(config), &settings); err != nil {
-		t.Error(err)
+	if grace := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second; grace < drain+before+5*time.Second {
+		t.Errorf("%s: %v to drain and %v before that do not fit into %v", role, drain, before, grace)
 	}
-	drain, err := time.ParseDuration(settings.Drain)
-	before := time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
-	if grace := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second; err != nil || grace < drain+before+5*time.Second {
-		t.Errorf("%s: %v (%v) to drain and %v before that do not fit into %v", role, drain, err, before, grace)
-	}
-	for name, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-		if probe.HTTPGet.Path != name || probe.HTTPGet.Port.StrVal != "admin" {
-			t.Errorf("%s: probe of %s asks %v", role, name, probe.HTTPGet)
+	for name, probes := range map[string][]*corev1.Probe{"/healthz": {c.StartupProbe, c.LivenessProbe}, "/readyz": {c.ReadinessProbe}} {
+		for _, probe := range probes {
+			if probe.HTTPGet.Path != name || probe.HTTPGet.Port.StrVal != "admin" {
+				t.Errorf("%s: probe of %s asks %v", role, name, probe.HTTPGet)
+			}
 		}
 	}
 	for _, port := range c.Ports {
@@ -197,15 +260,40 @@ func wantPod(t *testing.T, all []metav1.Object, role string, selector *metav1.La
 	}
 }
 
-// wantPort checks that one of the pods has the port of that name.
-func wantPort(t *testing.T, what, name string, pods ...corev1.PodTemplateSpec) {
+// wantMounted checks that the secrets that a configuration names are below the folder in which it looks for them. Where a pod is given some of them,
+// it is given no other.
+func wantMounted(t *testing.T, role string, pod corev1.PodSpec, named []string) {
 	t.Helper()
-	for _, pod := range pods {
-		for _, port := range pod.Spec.Containers[0].Ports {
-			if port.Name == name {
-				return
-			}
+	for _, volume := range pod.Volumes {
+		if volume.Secret == nil {
+			continue
 		}
+		if !slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.Name == volume.Name && m.MountPath == "/etc/selvedge/secrets" && m.ReadOnly
+		}) {
+			t.Errorf("%s: the secrets are elsewhere, or to be written", role)
+		}
+		var given []string
+		for _, item := range volume.Secret.Items {
+			if item.Key != item.Path {
+				t.Errorf("%s: %s is called %s", role, item.Key, item.Path)
+			}
+			given = append(given, item.Path)
+		}
+		slices.Sort(given)
+		slices.Sort(named)
+		if (role == "bridge" || given != nil) && !slices.Equal(given, named) {
+			t.Errorf("%s: is given %v, and its configuration names %v", role, given, named)
+		}
+		return
 	}
-	t.Errorf("%s: no pod has a port called %s", what, name)
+	t.Errorf("%s: has no secrets", role)
+}
+
+// wantPort checks that a pod has the port of that name.
+func wantPort(t *testing.T, what, name string, pod corev1.PodTemplateSpec) {
+	t.Helper()
+	if !slices.ContainsFunc(pod.Spec.Containers[0].Ports, func(port corev1.ContainerPort) bool { return port.Name == name }) {
+		t.Errorf("%s: its pods have no port called %s", what, name)
+	}
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
 )
 
 // file reads one of deploy/.
@@ -104,7 +106,7 @@ func secrets(t *testing.T) string {
 	if out, err := exec.Command("../secrets.sh", dir).CombinedOutput(); err != nil {
 		t.Fatalf("secrets.sh: %v\n%s", err, out)
 	}
-	for _, name := range []string{"consul-edge", "consul-backend"} {
+	for _, name := range []string{"consul-edge", "consul-backend", "consul-sender"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(rand.Text()), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -133,6 +135,40 @@ func secrets(t *testing.T) string {
 func TestConfigurations(t *testing.T) {
 	wantConfig(t, file(t, "config/edge.yaml"))
 	wantConfig(t, file(t, "config/backend.yaml"))
+	wantConfig(t, file(t, "config/bridge.yaml"), brokerURL)
+	if strings.Contains(file(t, "config/bridge.yaml"), "\n  amqp:") {
+		t.Error("bridge.yaml has the broker's URL, and with it a password")
+	}
+}
+
+// brokerURL is what stands in bridge.env, and in Kubernetes' and Nomad's secrets.
+const brokerURL = "SELVEDGE_BRIDGE__AMQP=amqps://user:password@broker.example/chat"
+
+// stopTime is what a process may take from SIGTERM to its end, by its configuration.
+func stopTime(t *testing.T, role, config string) time.Duration {
+	t.Helper()
+	var settings struct {
+		Drain  string `json:"drain_timeout"`
+		Bridge struct {
+			Timeout string `json:"timeout"`
+		} `json:"bridge"`
+	}
+	if err := yaml.Unmarshal([]byte(config), &settings); err != nil {
+		t.Fatal(err)
+	}
+	text := settings.Drain
+	if role == "bridge" {
+		text = settings.Bridge.Timeout
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("%s: %v", role, err)
+	}
+	if role == "bridge" {
+		// A try under way and what is put aside after it, or three heartbeats of a broker that says nothing; then two seconds for a goodbye.
+		d = max(2*d, 15*time.Second) + 2*time.Second
+	}
+	return d
 }
 
 // secrets.sh leaves alone what is there, and nobody else may read what it makes.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
-	"sigs.k8s.io/yaml"
 )
 
 // What Nomad puts in place of what the templates ask for.
@@ -21,7 +20,7 @@ func TestNomad(t *testing.T) {
 		t.Fatal(err)
 	}
 	job.Canonicalize()
-	roles := []string{"edge", "backend"}
+	roles := []string{"edge", "backend", "bridge"}
 	if len(job.TaskGroups) != len(roles) {
 		t.Fatalf("%d groups", len(job.TaskGroups))
 	}
@@ -37,29 +36,37 @@ func TestNomad(t *testing.T) {
 		for _, one := range task.Templates {
 			templates[*one.DestPath] = one
 		}
+		// Edges and backends read again what has changed. A bridge is started again, and not all of them at once.
 		config, known := templates[args[2]]
-		if !known || *config.ChangeMode != "signal" || *config.ChangeSignal != "SIGHUP" {
+		if !known || role != "bridge" && (*config.ChangeMode != "signal" || *config.ChangeSignal != "SIGHUP") {
 			t.Fatalf("%s: no template writes %s, or a change of it is no reload", role, args[2])
+		}
+		changeMode := "noop"
+		if role == "bridge" {
+			changeMode = "restart"
+			for name, one := range templates {
+				if *one.ChangeMode != changeMode || *one.Splay < time.Minute {
+					t.Errorf("%s: %s changes by %s within %v", role, name, *one.ChangeMode, *one.Splay)
+				}
+			}
 		}
 		text := nomadValues.Replace(*config.EmbeddedTmpl)
 		if strings.Contains(text, "{{") {
 			t.Errorf("%s: this test does not know what Nomad makes of\n%s", role, text)
 		}
 		for _, secret := range secretsBelow(text, "/secrets/") {
-			if one := templates["${NOMAD_SECRETS_DIR}/"+secret]; one == nil || *one.ChangeMode != "noop" ||
+			if one := templates["${NOMAD_SECRETS_DIR}/"+secret]; one == nil || *one.ChangeMode != changeMode ||
 				!strings.Contains(*one.EmbeddedTmpl, "."+strings.ReplaceAll(secret, "-", "_")+" ") {
-				t.Errorf("%s: no template writes the secret %s, or it restarts the task", role, secret)
+				t.Errorf("%s: no template writes the secret %s, or its change is not %s", role, secret, changeMode)
 			}
 		}
-		wantConfig(t, text)
-		var settings struct {
-			Drain string `json:"drain_timeout"`
+		if role == "bridge" {
+			wantConfig(t, text, brokerURL)
+		} else {
+			wantConfig(t, text)
 		}
-		if err := yaml.Unmarshal([]byte(text), &settings); err != nil {
-			t.Error(err)
-		}
-		if drain, err := time.ParseDuration(settings.Drain); err != nil || *task.KillTimeout < drain+5*time.Second || task.KillSignal != "SIGTERM" {
-			t.Errorf("%s: %s, and after %v SIGKILL; it drains for %v (%v)", role, task.KillSignal, *task.KillTimeout, drain, err)
+		if drain := stopTime(t, role, text); *task.KillTimeout < drain+5*time.Second || task.KillSignal != "SIGTERM" {
+			t.Errorf("%s: %s, and after %v SIGKILL; it drains for %v", role, task.KillSignal, *task.KillTimeout, drain)
 		}
 		if u := group.Update; *u.MaxParallel != 1 || *u.MinHealthyTime < 20*time.Second || *u.HealthCheck != "checks" {
 			t.Errorf("%s: updates by %d after %v, by %s", role, *u.MaxParallel, *u.MinHealthyTime, *u.HealthCheck)
@@ -80,10 +87,15 @@ func TestNomad(t *testing.T) {
 			}
 		}
 	}
-	if env := job.TaskGroups[0].Tasks[0].Templates; !slices.ContainsFunc(env, func(one *api.Template) bool {
-		return one.Envvars != nil && *one.Envvars && strings.HasPrefix(*one.EmbeddedTmpl, "SELVEDGE_TOKEN=")
-	}) {
-		t.Error("the edge has no SELVEDGE_TOKEN for the pushes that it passes on")
+	for i, want := range map[int]string{0: "SELVEDGE_TOKEN=", 2: "SELVEDGE_BRIDGE__AMQP="} {
+		if !slices.ContainsFunc(job.TaskGroups[i].Tasks[0].Templates, func(one *api.Template) bool {
+			return one.Envvars != nil && *one.Envvars && strings.HasPrefix(*one.EmbeddedTmpl, want)
+		}) {
+			t.Errorf("the %s has no %s in its environment: an edge's is for the pushes that it passes on, a bridge's is its broker", roles[i], want)
+		}
+	}
+	if bridges := job.TaskGroups[2]; *bridges.Count < 2 {
+		t.Errorf("%d bridge leaves its messages to nobody when it goes", *bridges.Count)
 	}
 	if backends := job.TaskGroups[1]; *backends.Count != 3 {
 		t.Errorf("%d backends", *backends.Count)

@@ -1,9 +1,9 @@
 package verify
 
 import (
-	"bufio"
 	"encoding/json"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +14,8 @@ import (
 
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/discovery/consul"
+	filesd "github.com/prometheus/prometheus/discovery/file"
+	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -21,7 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// metric is one of the list that a test of the product keeps true: its labels, with their values where those are listed.
+// metric is one of the lists that tests of the product keep true: its labels, with their values where those are listed.
 type metric struct {
 	kind   string
 	labels map[string][]string
@@ -30,17 +32,12 @@ type metric struct {
 // targetLabels are those that prometheus.yaml gives to what it reads.
 var targetLabels = []string{"job", "instance", "member", "consul_service"}
 
-// metrics reads the list of all that edges and backends have, with those of the process and the Go runtime, as an edge shows them.
+// metrics reads the lists of all that edges, backends and bridges have, with those of the process, as each shows them.
 func metrics(t *testing.T) map[string]metric {
 	t.Helper()
-	list, err := os.Open("../../internal/systemtest/testdata/metrics.golden")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer list.Close()
 	all := map[string]metric{"up": {kind: "gauge"}}
-	for lines := bufio.NewScanner(list); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
+	for _, line := range append(listed(t, "systemtest"), listed(t, "bridge")...) {
+		fields := strings.Fields(line)
 		m := metric{fields[1], make(map[string][]string)}
 		for _, label := range fields[3:] {
 			name, values, listed := strings.Cut(label, "=")
@@ -67,6 +64,16 @@ func metrics(t *testing.T) map[string]metric {
 		}
 	}
 	return all
+}
+
+// listed are the lines of the list of a package.
+func listed(t *testing.T, name string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../internal", name, "testdata/metrics.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
 // rules are the expressions of a file, by what they record or alert to.
@@ -193,6 +200,11 @@ func TestRules(t *testing.T) {
 			t.Errorf("OPERATING.md has no section %s", name)
 		}
 	}
+	for _, reason := range all["selvedge_bridge_put_aside_total"].labels["reason"] {
+		if !strings.Contains(file(t, "OPERATING.md"), "\n| `"+reason+"` | ") {
+			t.Errorf("OPERATING.md does not say what to do with messages that are put aside for being %s", reason)
+		}
+	}
 	for _, m := range regexp.MustCompile(`(?m)^### (Selvedge\w+)$`).FindAllStringSubmatch(file(t, "OPERATING.md"), -1) {
 		if alerts[m[1]] == "" {
 			t.Errorf("OPERATING.md explains %s, which is no alert", m[1])
@@ -219,7 +231,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// prometheus.yaml is what Prometheus takes, and its relabelling finds the admin listeners of those that Consul lists.
+// prometheus.yaml is what Prometheus takes, and its relabelling finds the admin listeners of those that Consul lists, and those of the bridges that a file names.
 func TestScraping(t *testing.T) {
 	var conf struct {
 		Global struct {
@@ -231,6 +243,7 @@ func TestScraping(t *testing.T) {
 			Name          string                    `yaml:"job_name"`
 			Authorization *promconfig.Authorization `yaml:"authorization"`
 			Consul        []*consul.SDConfig        `yaml:"consul_sd_configs"`
+			Files         []*filesd.SDConfig        `yaml:"file_sd_configs"`
 			Relabel       []*relabel.Config         `yaml:"relabel_configs"`
 		} `yaml:"scrape_configs"`
 	}
@@ -238,10 +251,14 @@ func TestScraping(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := make(map[string][]*relabel.Config)
+	named := make(map[string][]string) // the files of a job
 	for _, job := range conf.Jobs {
 		jobs[job.Name] = job.Relabel
-		if job.Authorization == nil || job.Authorization.CredentialsFile == "" || len(job.Consul) != 1 {
-			t.Errorf("%s: %v, %v", job.Name, job.Authorization, job.Consul)
+		if job.Authorization == nil || job.Authorization.CredentialsFile == "" || len(job.Consul)+len(job.Files) != 1 {
+			t.Errorf("%s: %v, %v, %v", job.Name, job.Authorization, job.Consul, job.Files)
+		}
+		for _, list := range job.Files {
+			named[job.Name] = list.Files
 		}
 	}
 	for _, name := range conf.Rules {
@@ -271,6 +288,22 @@ func TestScraping(t *testing.T) {
 		}
 		if keep && test.id != "" && (got.Get("member") != test.id || got.Get("consul_service") != "chat" || got.Get("service") != "") {
 			t.Errorf("%+v: %v", test, got)
+		}
+	}
+
+	if len(jobs) != 3 || len(named) != 1 || !slices.Equal(named["selvedge-bridge"], []string{"bridges.yaml"}) {
+		t.Fatalf("%d jobs, files %v", len(jobs), named)
+	}
+	var bridges []*targetgroup.Group
+	if err := yamlv2.UnmarshalStrict([]byte(file(t, "prometheus/bridges.yaml")), &bridges); err != nil || len(bridges) != 1 || len(bridges[0].Targets) < 2 {
+		t.Fatalf("%v, %v", bridges, err)
+	}
+	for _, target := range bridges[0].Targets {
+		found := labels.FromMap(map[string]string{"__address__": string(target["__address__"])})
+		got, keep := relabel.Process(found, jobs["selvedge-bridge"]...)
+		host, port, err := net.SplitHostPort(got.Get("__address__"))
+		if err != nil || !keep || got.Get("member") != host || !strings.Contains(file(t, "config/bridge.yaml"), `admin: {addr: ":`+port+`"`) {
+			t.Errorf("%v: %v, %v, %v; bridges listen elsewhere, or have no name", target, keep, got, err)
 		}
 	}
 }

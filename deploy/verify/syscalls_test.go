@@ -15,25 +15,30 @@ import (
 	"time"
 )
 
-// The units' filters let everything pass that an edge and a backend ask of the kernel, from their start to the end of their drain, with a
-// session, a push, a reload and a state on disk between.
+// The units' filters let everything pass that an edge, a backend and a bridge ask of the kernel, from their start to the end of their drain, with a
+// session, a push, a reload, a state on disk and a message from a broker between.
 func TestSystemCalls(t *testing.T) {
 	dir := t.TempDir()
-	ports := freePorts(t, 5)
+	ports := freePorts(t, 7)
 	config := filepath.Join(dir, "config.yaml")
 	text := strings.NewReplacer("EDGE", ports[0], "ADMIN", ports[1], "BACKEND", ports[2], "RPC", ports[3], "DIR", dir).Replace(
 		"listen: [{addr: EDGE}]\nadmin: {addr: ADMIN}\nregistry: DIR/registry.yaml\nstate_dir: DIR\ndrain_delay: 10ms\ndrain_timeout: 1s\n" +
 			"backend: {id: b1, listen: BACKEND, rpc: {addr: RPC}}\n")
 	registry := "services: {default: [{id: b1, addr: " + ports[2] + ", rpc: " + ports[3] + "}]}\n"
-	for name, text := range map[string]string{config: text, filepath.Join(dir, "registry.yaml"): registry} {
+	// The unit's bridge reads RabbitMQ; to the kernel one broker is a connection as the other, and Redis starts at once.
+	bridgeConfig := filepath.Join(dir, "bridge.yaml")
+	bridgeText := "bridge: {redis: \"redis://" + ports[5] + "\", stream: chat, payload: \"json:text\"}\nadmin: {addr: " + ports[6] + "}\nregistry: " + dir + "/registry.yaml\n"
+	for name, text := range map[string]string{config: text, bridgeConfig: bridgeText, filepath.Join(dir, "registry.yaml"): registry} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	backend := traced(t, "backend", "--config", config, "--admin", ports[4])
 	edge := traced(t, "edge", "--config", config)
+	startRedis(t, ports[5])
+	bridge := traced(t, "bridge", "--config", bridgeConfig)
 	deadline := time.Now().Add(60 * time.Second)
-	for _, admin := range []string{ports[1], ports[4]} {
+	for _, admin := range []string{ports[1], ports[4], ports[6]} {
 		for {
 			out, err := exec.Command(binary(t), "health", "--admin", admin).CombinedOutput()
 			if err == nil {
@@ -63,22 +68,14 @@ func TestSystemCalls(t *testing.T) {
 		t.Error(out)
 	}
 	edge.signal(syscall.SIGHUP)
-	for reloaded := false; !reloaded; time.Sleep(100 * time.Millisecond) {
-		answer, err := http.Get("http://" + ports[1] + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(answer.Body)
-		answer.Body.Close()
-		reloaded = strings.Contains(string(text), `selvedge_edge_config_reloads_total{result="ok"} 1`)
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("the edge has not reloaded: %v", err)
-		}
-	}
+	awaitMetric(t, ports[1], `selvedge_edge_config_reloads_total{result="ok"} 1`)
+	tellRedis(t, ports[5], "XADD chat * user alice text hello")
+	awaitMetric(t, ports[6], `selvedge_bridge_messages_total{outcome="delivered",service="default",source="redis_stream"} 1`)
+	bridge.end()
 	session.Close()
 	edge.end()
 	backend.end()
-	for role, p := range map[string]*trace{"edge": edge, "backend": backend} {
+	for role, p := range map[string]*trace{"edge": edge, "backend": backend, "bridge": bridge} {
 		allowed := filter(t, "selvedge-"+role+".service")
 		calls := p.calls()
 		if len(calls) < 30 {
@@ -89,6 +86,57 @@ func TestSystemCalls(t *testing.T) {
 				t.Errorf("%s calls %s, which its unit does not let it", role, call)
 			}
 		}
+	}
+}
+
+// awaitMetric waits until a process shows a line among its metrics.
+func awaitMetric(t *testing.T, admin, line string) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		answer, err := http.Get("http://" + admin + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\n"+line+"\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", line)
+		}
+	}
+}
+
+// startRedis runs one that keeps nothing on disk, until the test ends.
+func startRedis(t *testing.T, addr string) {
+	t.Helper()
+	host, port, _ := strings.Cut(addr, ":")
+	cmd := exec.Command("redis-server", "--bind", host, "--port", port, "--save", "", "--dir", t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%v; make deps installs it", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
+// tellRedis gives it a command, which must be taken.
+func tellRedis(t *testing.T, addr, command string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 64)
+	if n, err := conn.Read(answer); err != nil || answer[0] == '-' {
+		t.Fatalf("%s: %q, %v", command, answer[:n], err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 const mostExposure = "30" // of systemd-analyze security, in tenths: 3.0
@@ -14,7 +15,7 @@ const mostExposure = "30" // of systemd-analyze security, in tenths: 3.0
 // The units are what systemd takes without a word, and give the services little of the host.
 func TestSystemd(t *testing.T) {
 	units, err := filepath.Glob("../systemd/selvedge-*")
-	if err != nil || len(units) != 4 {
+	if err != nil || len(units) != 5 {
 		t.Fatalf("%v, %v", units, err)
 	}
 	dir := t.TempDir()
@@ -44,10 +45,26 @@ func TestSystemd(t *testing.T) {
 		for _, line := range regexp.MustCompile(`(?m)^Exec\w+=/usr/local/bin/selvedge (.*)$`).FindAllStringSubmatch(text, -1) {
 			wantCommand(t, strings.Fields(line[1])...)
 		}
-		for _, want := range []string{"\nLimitNOFILE=1048576\n", "\nType=notify\n", "\nUser=selvedge\n", "\nRestartPreventExitStatus=2\n"} {
+		role := strings.TrimSuffix(strings.TrimPrefix(name, "selvedge-"), ".service")
+		wants := []string{"\nType=notify\n", "\nUser=selvedge\n", "\nRestartPreventExitStatus=2\n"}
+		if role == "bridge" { // it holds no sessions
+			wants = append(wants, "\nLimitNOFILE=16384\n", "\nEnvironmentFile=-/etc/selvedge/secrets/bridge.env\n")
+		} else {
+			wants = append(wants, "\nLimitNOFILE=1048576\n", "\nStateDirectory=selvedge-"+role+"\n", "\nExecReload=/bin/kill -HUP $MAINPID\n")
+		}
+		for _, want := range wants {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s has no %s", name, strings.TrimSpace(want))
 			}
+		}
+		if role == "bridge" && regexp.MustCompile(`(?m)^(ExecReload|StateDirectory)=`).MatchString(text) {
+			t.Errorf("%s: SIGHUP ends a bridge, and it keeps no state", name)
+		}
+		stop := regexp.MustCompile(`(?m)^TimeoutStopSec=(\d+)$`).FindStringSubmatch(text)
+		if stop == nil {
+			t.Errorf("%s has no TimeoutStopSec", name)
+		} else if d, err := time.ParseDuration(stop[1] + "s"); err != nil || d < stopTime(t, role, file(t, "config/"+role+".yaml"))+5*time.Second {
+			t.Errorf("%s: SIGKILL comes after %v (%v), too early for what %s.yaml says", name, d, err, role)
 		}
 	}
 	for socket, listener := range map[string]string{"https": ":443", "http": ":80"} {
