@@ -144,11 +144,15 @@ func (l *Loop) run() {
 // it block, which is what costs the hand-off.
 //
 // A loop that always finds something would never give way, because its system calls are raw: goroutines would wait for the
-// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn, and whenever a handler has used up its
-// budget.
+// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn. When a handler has used up its budget, the kernel is
+// asked whether another thread wants the processor; else the loop would keep it until the next tick, and whoever has its other
+// connections would wait for it.
 func (l *Loop) wait() int {
+	if len(l.yielded) > 0 {
+		SchedYield()
+	}
 	n := l.pollOnce(0)
-	if l.busy++; n > 0 && len(l.yielded) == 0 && l.busy < giveWay {
+	if l.busy++; (n > 0 || len(l.yielded) > 0) && l.busy < giveWay {
 		return n
 	}
 	l.busy = 0
@@ -230,9 +234,11 @@ func (l *Loop) begin() bool {
 	return true
 }
 
+// dispatch calls the handlers of events. Those that have yielded have their turn in resume, where they are told of everything but a
+// hangup.
 func (l *Loop) dispatch(events []event) {
 	for _, e := range events {
-		if s := l.slot(e.slot); s.gen == e.gen {
+		if s := l.slot(e.slot); s.gen == e.gen && (!s.yielded || e.ev&Hangup != 0) {
 			s.handler.Ready(e.ev)
 		}
 	}
