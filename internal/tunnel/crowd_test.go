@@ -10,9 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -165,138 +162,6 @@ func descriptorLimit(t *testing.T) int {
 	return int(min(limit.Cur, 1<<20))
 }
 
-// chat has sessions send a short message each now and then, for a time, and returns how long each took to the other end, sorted.
-func chat(t *testing.T, sessions []*joined, every, during time.Duration) []time.Duration {
-	var mu sync.Mutex
-	var took []time.Duration
-	var wg sync.WaitGroup
-	end := time.Now().Add(during)
-	for i, j := range sessions {
-		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(i), 11))
-			_ = j.client.SetDeadline(time.Now().Add(during + patience))
-			_ = j.backend.SetDeadline(time.Now().Add(during + patience))
-			var mine []time.Duration
-			for buf := make([]byte, 64); time.Now().Before(end); {
-				time.Sleep(time.Duration(rng.Int64N(2 * int64(every)))) // the pattern's pause
-				began := time.Now()
-				if _, err := j.client.Write(buf); err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := io.ReadFull(j.backend, buf); err != nil {
-					t.Error(err)
-					return
-				}
-				mine = append(mine, time.Since(began))
-			}
-			mu.Lock()
-			took = append(took, mine...)
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-	slices.Sort(took)
-	return took
-}
-
-// streamEnds is set in the process that has the ends of a stream at full speed: the addresses of the sending one and of the receiving one.
-const streamEnds = "SELVEDGE_TEST_STREAM"
-
-// beStreamEnds is the life of that process. It is one of its own so that the ends of short messages do not have to share a scheduler with it.
-func beStreamEnds(addrs string) {
-	var ends [2]net.Conn
-	for i, addr := range strings.Fields(addrs) {
-		var err error
-		if ends[i], err = net.Dial("tcp", addr); err != nil {
-			panic(err)
-		}
-	}
-	go func() {
-		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{ends[1]}, make([]byte, 256<<10))
-	}()
-	for chunk := make([]byte, 256<<10); ; {
-		if _, err := ends[0].Write(chunk); err != nil {
-			return // the parent has what it wanted
-		}
-	}
-}
-
-// streaming moves bytes through a tunnel as fast as it can until the returned function is called.
-func streaming(t *testing.T, r *rig) (stop func()) {
-	var listeners [2]net.Listener
-	var addrs [2]string
-	for i := range listeners {
-		var err error
-		if listeners[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		addrs[i] = listeners[i].Addr().String()
-	}
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), streamEnds+"="+strings.Join(addrs[:], " "))
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var near [2]net.Conn
-	for i, ln := range listeners {
-		_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-		var err error
-		if near[i], err = ln.Accept(); err != nil {
-			t.Fatal(err)
-		}
-		_ = ln.Close()
-	}
-	closed := make(chan Summary, 1)
-	tunnel, err := r.relay.Join(End{Conn: near[1]}, End{Conn: near[0]}, func(s Summary) { closed <- s })
-	if err != nil {
-		t.Fatal(err)
-	}
-	moved := func() uint64 { c := r.relay.Counters(); return c.ToClientCopied + c.ToClientSpliced }
-	before := moved()
-	eventually(t, "the stream in full flow", func() bool { return moved() > before+16<<20 })
-	return func() {
-		tunnel.Close(Shutdown)
-		_ = child.Process.Kill()
-		_ = child.Wait() // killed
-		receive(t, closed)
-	}
-}
-
-// TestStreamBesideCrowd compares what short messages of many sessions take without a stream at full speed on their loop and with one.
-func TestStreamBesideCrowd(t *testing.T) {
-	n, during := 200, 500*time.Millisecond
-	if long {
-		n, during = 1000, 5*time.Second
-	}
-	for _, m := range modes[:3] {
-		t.Run(m.name, func(t *testing.T) {
-			inMode(t, m, 1, Config{}, func(t *testing.T, r *rig) {
-				var sessions []*joined
-				for range n {
-					sessions = append(sessions, r.join(t, early{}))
-				}
-				without := chat(t, sessions, 100*time.Millisecond, during)
-				stop := streaming(t, r)
-				with := chat(t, sessions, 100*time.Millisecond, during)
-				stop()
-				for _, j := range sessions {
-					j.end(t)
-				}
-				at := func(took []time.Duration, q float64) time.Duration { return took[int(q*float64(len(took)))] }
-				t.Logf("%d messages, p50 %v, p99 %v; beside a stream %d, %v, %v", len(without), at(without, .5), at(without, .99),
-					len(with), at(with, .5), at(with, .99))
-				if long && (at(with, .99) > 3*at(without, .99) || at(with, .99) > 50*time.Millisecond) {
-					t.Errorf("p99 %v beside a stream, %v without", at(with, .99), at(without, .99))
-				}
-				if at(with, .5) > 50*time.Millisecond { // on a busy machine the p99 is the scheduler's
-					t.Errorf("p50 %v beside a stream", at(with, .5))
-				}
-			})
-		})
-	}
-}
-
 // TestReaderThatStops has a client stop reading while its backend sends as fast as it can. What is taken from the backend meanwhile is
 // what the kernel and the tunnel hold: it must come to an end. Others do not feel it, and then every byte arrives.
 func TestReaderThatStops(t *testing.T) {
@@ -312,7 +177,7 @@ func TestReaderThatStops(t *testing.T) {
 				for range 20 {
 					others = append(others, r.join(t, early{}))
 				}
-				before := chat(t, others, 20*time.Millisecond, stall/4)
+				before := chatting(t, others, 20*time.Millisecond, stall/4)
 				quiet := heap()
 				sending := stream{seed: 77, size: 24 << 20}
 				sent := make(chan error, 1)
@@ -321,7 +186,7 @@ func TestReaderThatStops(t *testing.T) {
 				go func() { sent <- sending.send(&held) }()
 				eventually(t, "the backend can send no more", held.still)
 				most := held.taken()
-				during := chat(t, others, 20*time.Millisecond, stall)
+				during := chatting(t, others, 20*time.Millisecond, stall)
 				if now := held.taken(); now != most || most >= sending.size {
 					t.Errorf("%d bytes taken, then %d: there is no bound", most, now)
 				}

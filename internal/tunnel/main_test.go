@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -27,8 +28,11 @@ import (
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	if addrs := os.Getenv(streamEnds); addrs != "" {
-		beStreamEnds(addrs)
+	if what := os.Getenv(farEnds); what != "" {
+		if err := play(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m)

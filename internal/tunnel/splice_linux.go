@@ -39,10 +39,10 @@ func (s *shard) closePipe(b *backlog) {
 	s.relay.pipes.Add(-1)
 }
 
-// spliceFrom moves up to bufferSize bytes from a socket into the pipe, which is empty: ErrAgain therefore means that the
+// spliceFrom moves up to wakeBudget bytes from a socket into the pipe, which is empty: ErrAgain therefore means that the
 // socket is.
 func (b *backlog) spliceFrom(fd int) (int, error) {
-	n, err := splice(fd, int(b.pipe[1]), bufferSize)
+	n, err := splice(fd, int(b.pipe[1]), wakeBudget)
 	b.piped += n
 	return n, err
 }
