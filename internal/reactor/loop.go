@@ -144,15 +144,15 @@ func (l *Loop) run() {
 // it block, which is what costs the hand-off.
 //
 // A loop that always finds something would never give way, because its system calls are raw: goroutines would wait for the
-// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn. When a handler has used up its budget, the kernel is
-// asked whether another thread wants the processor; else the loop would keep it until the next tick, and whoever has its other
-// connections would wait for it.
+// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn, and whenever a handler has used up its
+// budget. Then the kernel is asked, too, whether another thread wants the processor; else the loop would keep it until the next tick, and
+// whoever has the other ends of its connections would wait for it.
 func (l *Loop) wait() int {
 	if len(l.yielded) > 0 {
 		SchedYield()
 	}
 	n := l.pollOnce(0)
-	if l.busy++; (n > 0 || len(l.yielded) > 0) && l.busy < giveWay {
+	if l.busy++; n > 0 && len(l.yielded) == 0 && l.busy < giveWay {
 		return n
 	}
 	l.busy = 0

@@ -322,6 +322,44 @@ func TestYieldLetsOthersGoFirst(t *testing.T) {
 	})
 }
 
+// A handler that has yielded is called once in a turn, though an event has come for it too.
+func TestYieldedOnceATurn(t *testing.T) {
+	onEachPoller(t, func(t *testing.T, r *Reactor) {
+		l := r.Loop()
+		near, far := pair(t)
+		var calls []int    // in each turn
+		turn := ^uint64(0) // none yet
+		finished := make(chan struct{})
+		onLoop(t, l, func() {
+			var reg Registration
+			var err error
+			reg, err = l.Register(near, ready(func(Events) {
+				if l.turn != turn {
+					turn, calls = l.turn, append(calls, 0)
+				}
+				if calls[len(calls)-1]++; len(calls) == 8 {
+					reg.Unregister()
+					close(finished)
+					return
+				}
+				send(t, far, "x") // an event of the next turn
+				reg.Yield()
+			}))
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		receive(t, finished)
+		onLoop(t, l, func() {
+			for i, n := range calls[1:] { // in the first, the event comes before the yield
+				if n != 1 {
+					t.Errorf("called %d times in turn %d", n, i+1)
+				}
+			}
+		})
+	})
+}
+
 func TestYieldersAndEventsAlternate(t *testing.T) {
 	onEachPoller(t, func(t *testing.T, r *Reactor) {
 		l := r.Loop()

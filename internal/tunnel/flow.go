@@ -10,8 +10,8 @@ import (
 
 const (
 	// wakeBudget is how many bytes one flow moves per wake-up, give or take one buffer: some 30 us. Then the other connections of the
-	// loop, and the other threads of its processor, have their turn. With 256 KiB a stream costs a fourth less, and short messages beside
-	// it take three times as long.
+	// loop, and the other threads of its processor, have their turn. With 256 KiB a stream costs a third less, and short messages
+	// beside it take longer; see DESIGN.md.
 	wakeBudget = 32 << 10
 	// staySplicing is how many bytes a flow must have moved in the wake-up that empties its source to begin the next one with
 	// splice: less was a message, and messages are cheaper to copy.
