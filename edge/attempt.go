@@ -91,10 +91,10 @@ func (a *attempt) next() bool {
 	return a.trying
 }
 
-// prepare writes the head for the member.
-func (a *attempt) prepare() {
+// prepare writes the head for the member, into buf as far as that goes.
+func (a *attempt) prepare(buf []byte) {
 	a.service().vouch(a.header, a.member.ID)
-	a.unsent = upgradeHead(a.request, withPassedOver(a.header, a.x, a.member))
+	a.unsent = upgradeHead(buf[:0], a.request, withPassedOver(a.header, a.x, a.member))
 }
 
 // connected notes that the member can be sent the head, and has from now on to answer.

@@ -61,14 +61,13 @@ func acceptFor(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// upgradeHead writes the head of r as the backend is to read it.
-func upgradeHead(r *http.Request, h http.Header) []byte {
+// upgradeHead appends the head of r to b as the backend is to read it.
+func upgradeHead(b []byte, r *http.Request, h http.Header) []byte {
 	for _, name := range []string{"Host", "Content-Length", "Expect"} { // said below, without a body, without waiting
 		delete(h, name)
 	}
 	h["Connection"] = []string{"Upgrade"}
 	h["Upgrade"] = []string{"websocket"}
-	b := make([]byte, 0, 1024)
 	b = append(b, "GET "...)
 	b = append(b, r.URL.RequestURI()...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
@@ -88,7 +87,11 @@ var wireNames = map[string]string{
 
 // appendFields appends h in the order of names, and the empty line.
 func appendFields(b []byte, h http.Header) []byte {
-	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
+	var most [24]string
+	names := most[:0]
+	for name := range h {
+		names = append(names, name)
+	}
 	slices.Sort(names)
 	for _, name := range names {
 		wire := name
@@ -226,7 +229,7 @@ func checkFields(h http.Header) string {
 }
 
 // switchHead is the backend's 101 as the client is to read it.
-func switchHead(answer *http.Response, x *exchange) []byte {
+func switchHead(b []byte, answer *http.Response, x *exchange) []byte {
 	h := answer.Header
 	removeHopByHop(h)
 	x.route.response.response(h)
@@ -236,7 +239,7 @@ func switchHead(answer *http.Response, x *exchange) []byte {
 	delete(h, "Content-Length")
 	h["Connection"] = []string{"Upgrade"}
 	h["Upgrade"] = []string{"websocket"}
-	return appendFields([]byte("HTTP/1.1 101 Switching Protocols\r\n"), h)
+	return appendFields(append(b, "HTTP/1.1 101 Switching Protocols\r\n"...), h)
 }
 
 // passOn answers with a backend's refusal of an upgrade: status, fields but for the route's rules, and body as they came. The connection is

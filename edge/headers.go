@@ -3,6 +3,7 @@ package edge
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -25,10 +26,14 @@ func removeHopByHop(h http.Header) {
 	}
 }
 
+// ourFields is for how many fields more than the request's a backend's header has room.
+const ourFields = 8
+
 // backendHeader returns the fields of r as its backend is to see them: without hop-by-hop fields and what only the edge may
 // say, and with what the edge says.
 func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
-	h := r.Header.Clone()
+	h := make(http.Header, len(r.Header)+ourFields) // no copy of the values: each is replaced as a whole, if at all
+	maps.Copy(h, r.Header)
 	removeHopByHop(h)
 	removeOurs(h, x.trusted)
 

@@ -241,8 +241,13 @@ func (o *opening) await(fd int) {
 		return
 	}
 	o.stage, o.member = dialling, socket{fd: fd, reg: reg}
-	o.attempt.prepare()
-	if o.connected(); o.stage == dialling && o.member.reg == reg { // on this host it is there at once, and the wait for it is saved
+	o.attempt.prepare(o.lane.loop.Scratch()) // most is sent from there, now
+	o.connected()
+	if o.member.reg != reg || o.stage == over {
+		return
+	}
+	o.attempt.unsent = bytes.Clone(o.attempt.unsent)
+	if o.stage == dialling { // on this host it is there at once, and the wait for it is saved
 		o.within(o.attempt.service().cfg.ConnectTimeout, func() { o.refused(os.ErrDeadlineExceeded) })
 	}
 }
@@ -321,10 +326,14 @@ func (o *opening) answer(ev reactor.Events) {
 
 // join makes the session: the member's head has size bytes.
 func (o *opening) join(answer *http.Response, size int) {
-	e, a, head := o.lane.intake.edge, o.attempt, switchHead(answer, o.attempt.x)
+	e, a, head := o.lane.intake.edge, o.attempt, switchHead(o.lane.loop.Scratch()[:0], answer, o.attempt.x)
 	n, err := reactor.Write(o.client.fd, head)
 	if errors.Is(err, reactor.ErrAgain) {
 		n, err = 0, nil
+	}
+	var early []byte
+	if n < len(head) {
+		early = bytes.Clone(head[n:])
 	}
 	if err == nil {
 		var taken int
@@ -342,10 +351,7 @@ func (o *opening) join(answer *http.Response, size int) {
 		}
 	}
 	client := tunnel.Socket{FD: o.client.fd, Registration: o.client.reg, Drained: !o.client.unread, Prepared: true}
-	member := tunnel.Socket{FD: o.member.fd, Registration: o.member.reg, Drained: !o.member.unread}
-	if n < len(head) {
-		member.Early = bytes.Clone(head[n:])
-	}
+	member := tunnel.Socket{FD: o.member.fd, Registration: o.member.reg, Drained: !o.member.unread, Early: early}
 	o.leave()
 	err = e.sessions.join(e, a, func(ended func(tunnel.Summary)) (*tunnel.Tunnel, error) {
 		return e.relay.Load().JoinOn(o.lane.loop, client, member, e.access.session(a.x, ended))
@@ -358,6 +364,9 @@ func (o *opening) join(answer *http.Response, size int) {
 
 // handOver lets net/http go on from here.
 func (o *opening) handOver() {
+	if o.attempt != nil {
+		o.attempt.unsent = bytes.Clone(o.attempt.unsent) // out of the loop's buffer
+	}
 	h := handover{client: o.client.leave(), head: o.head, attempt: o.attempt, member: o.member.leave()}
 	o.leave()
 	o.lane.intake.give(h)

@@ -75,7 +75,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 				continue
 			}
 			a.conn = conn
-			a.prepare()
+			a.prepare(nil)
 			a.connected()
 		}
 		b = newBackend(a.conn)
@@ -134,7 +134,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 	}
 	client := tunnel.End{Conn: plainConn(conn), Early: early(buffered.Reader)}
 	server := tunnel.End{Conn: b.conn, Early: early(b.br)}
-	if err := switchProtocols(client.Conn, server.Conn, switchHead(answer, x), svc.cfg.ResponseTimeout); err != nil {
+	if err := switchProtocols(client.Conn, server.Conn, switchHead(nil, answer, x), svc.cfg.ResponseTimeout); err != nil {
 		_ = conn.Close()
 		x.refused = clientGone
 		return
