@@ -17,9 +17,11 @@ const (
 	scratchSize = 64 << 10
 	// keepTasks is the capacity, in tasks, that an emptied task queue keeps; a burst beyond it is given back to the collector.
 	keepTasks = 1024
-	// giveWay is for how many turns a busy loop keeps its processor. A turn with one small message takes some 5 us, giving
-	// way 0.2.
+	// giveWay is for how many turns a busy loop keeps its processor. A turn with one small message takes some 5 us. Giving way takes 0.2, and more
+	// where a processor is idle: the scheduler wakes it to look for work, and it finds the loop.
 	giveWay = 16
+	// spentWeight is for how many of those turns one counts in which a handler used up its budget. It takes some 25 us.
+	spentWeight = 4
 	// parkAfter is the usual wait from which on a loop parks, see rest; below half of it, it stops doing so.
 	parkAfter = 2 * time.Millisecond
 	// longWait is what a wait counts as at most: a loop that has slept long is at work again after a few short ones.
@@ -40,7 +42,7 @@ type Loop struct {
 	running []func()      // tasks being run
 	view    []*segment    // a copy of segments, at least as long as any slot the loop has been told of
 	firing  bool          // begin found timers due
-	busy    int           // turns since it gave way
+	busy    int           // turns since it gave way, some with a weight
 	usual   time.Duration // of a wait that blocks, lately
 	turn    uint64        // counts turns
 
@@ -144,20 +146,24 @@ func (l *Loop) run() {
 // it block, which is what costs the hand-off.
 //
 // A loop that always finds something would never give way, because its system calls are raw: goroutines would wait for the
-// scheduler to interrupt it, after 10 ms. So it does at every giveWay-th turn, and whenever a handler has used up its
-// budget. Then the kernel is asked, too, whether another thread wants the processor; else the loop would keep it until the next tick, and
-// whoever has the other ends of its connections would wait for it.
+// scheduler to interrupt it, after 10 ms. So it does after giveWay turns, or fewer in which handlers used up their
+// budgets. In each of the latter the kernel is asked whether another thread wants the processor; else the loop would keep it until the next
+// tick, and whoever has the other ends of its connections would wait for it.
 func (l *Loop) wait() int {
 	if len(l.yielded) > 0 {
 		SchedYield()
 	}
 	n := l.pollOnce(0)
-	if l.busy++; n > 0 && len(l.yielded) == 0 && l.busy < giveWay {
+	weight, goesOn := 1, n > 0
+	if len(l.yielded) > 0 {
+		weight, goesOn = spentWeight, true
+	}
+	if l.busy += weight; goesOn && l.busy < giveWay {
 		return n
 	}
 	l.busy = 0
 	runtime.Gosched()
-	if n > 0 || len(l.yielded) > 0 {
+	if goesOn {
 		return n
 	}
 	l.mu.Lock()
