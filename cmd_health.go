@@ -16,7 +16,7 @@ func newHealth(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a process whether it is ready: the health check of an image without curl",
-		Long: "Ask the admin listener of an edge or a backend whether the process should get work (/readyz), or only whether it runs (/healthz).\n" +
+		Long: "Ask the admin listener of an edge, a backend or a bridge whether the process should get work (/readyz), or only whether it runs (/healthz).\n" +
 			"Neither needs a token. Exit code 1: it should not, or does not answer.",
 		Example: `  selvedge health
   selvedge health --admin 127.0.0.1:9101 --alive`,

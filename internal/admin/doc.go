@@ -1,4 +1,4 @@
-// Package admin is the operator's listener of an edge or a backend: health, readiness, metrics, profiles, and whatever pages its
+// Package admin is the operator's listener of an edge, a backend or a bridge: health, readiness, metrics, profiles, and whatever pages its
 // owner adds.
 //
 //	/              the page (page.js and its like beside it); DESIGN.md says what it shows and how it is told

@@ -1,5 +1,5 @@
-// Package config reads the settings of an edge or a backend: a YAML file, the environment over it, flags over both, and makes the
-// typed configurations of the packages edge and backend of them.
+// Package config reads the settings of an edge, a backend or a bridge: a YAML file, the environment over it, flags over both, and makes the
+// typed configurations of the packages edge, backend and bridge of them.
 //
 //	settings, err := config.Load(config.Sources{File: "edge.yaml", Flags: map[string]any{"engine": "copy"}})
 //	cfg, err := edge.FromSettings(settings, log)
