@@ -150,14 +150,13 @@ func (l *Loop) run() {
 // budgets. In each of the latter the kernel is asked whether another thread wants the processor; else the loop would keep it until the next
 // tick, and whoever has the other ends of its connections would wait for it.
 func (l *Loop) wait() int {
-	if len(l.yielded) > 0 {
+	weight, spent := 1, len(l.yielded) > 0
+	if spent {
 		SchedYield()
+		weight = spentWeight
 	}
 	n := l.pollOnce(0)
-	weight, goesOn := 1, n > 0
-	if len(l.yielded) > 0 {
-		weight, goesOn = spentWeight, true
-	}
+	goesOn := n > 0 || spent
 	if l.busy += weight; goesOn && l.busy < giveWay {
 		return n
 	}

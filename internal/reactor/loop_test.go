@@ -5,8 +5,10 @@ package reactor
 import (
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -357,6 +359,45 @@ func TestYieldedOnceATurn(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// TestGoroutinesBesideYielders has one processor for a loop whose handler yields for ever and for a goroutine.
+func TestGoroutinesBesideYielders(t *testing.T) {
+	onEachPoller(t, func(t *testing.T, r *Reactor) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		l := r.Loop()
+		near, _ := pair(t)
+		var turns atomic.Int64
+		var stop atomic.Bool
+		stopped := make(chan struct{})
+		onLoop(t, l, func() {
+			var reg Registration
+			var err error
+			reg, err = l.Register(near, ready(func(Events) {
+				if turns.Add(1); stop.Load() {
+					reg.Unregister()
+					close(stopped)
+					return
+				}
+				reg.Yield()
+			}))
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		waits := make([]int64, 100) // of this goroutine, in turns of the loop
+		for i := range waits {
+			before := turns.Load()
+			runtime.Gosched()
+			waits[i] = turns.Load() - before
+		}
+		stop.Store(true)
+		receive(t, stopped)
+		slices.Sort(waits)
+		if middle := waits[len(waits)/2]; middle < 1 || middle > giveWay/spentWeight+1 {
+			t.Errorf("a goroutine waits for %d turns, in the middle", middle)
+		}
 	})
 }
 
