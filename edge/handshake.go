@@ -87,8 +87,8 @@ var wireNames = map[string]string{
 
 // appendFields appends h in the order of names, and the empty line.
 func appendFields(b []byte, h http.Header) []byte {
-	var most [24]string
-	names := most[:0]
+	var few [24]string // mostly enough, and not on the heap
+	names := few[:0]
 	for name := range h {
 		names = append(names, name)
 	}
@@ -228,7 +228,7 @@ func checkFields(h http.Header) string {
 	return ""
 }
 
-// switchHead is the backend's 101 as the client is to read it.
+// switchHead appends the backend's 101 to b as the client is to read it.
 func switchHead(b []byte, answer *http.Response, x *exchange) []byte {
 	h := answer.Header
 	removeHopByHop(h)

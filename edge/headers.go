@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,7 +33,7 @@ const ourFields = 8
 // backendHeader returns the fields of r as its backend is to see them: without hop-by-hop fields and what only the edge may
 // say, and with what the edge says.
 func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
-	h := make(http.Header, len(r.Header)+ourFields) // no copy of the values: each is replaced as a whole, if at all
+	h := make(http.Header, len(r.Header)+ourFields) // the values are r's: a field is replaced as a whole, if at all
 	maps.Copy(h, r.Header)
 	removeHopByHop(h)
 	removeOurs(h, x.trusted)
@@ -52,9 +53,9 @@ func (e *Edge) backendHeader(r *http.Request, x *exchange) http.Header {
 		proto = "https"
 	}
 	if peer.IsValid() {
-		h["X-Forwarded-For"] = []string{strings.Join(append(h["X-Forwarded-For"], peer.String()), ", ")}
+		h["X-Forwarded-For"] = []string{strings.Join(append(slices.Clip(h["X-Forwarded-For"]), peer.String()), ", ")}
 	}
-	h["Forwarded"] = []string{strings.Join(append(h["Forwarded"], forwardedElement(peer, r.Host, proto)), ", ")}
+	h["Forwarded"] = []string{strings.Join(append(slices.Clip(h["Forwarded"]), forwardedElement(peer, r.Host, proto)), ", ")}
 	if len(h["X-Forwarded-Proto"]) != 1 {
 		h["X-Forwarded-Proto"] = []string{proto}
 	}

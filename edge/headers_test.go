@@ -2,10 +2,12 @@ package edge
 
 import (
 	"bufio"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,4 +146,28 @@ func TestEscapeUserIsReversible(t *testing.T) {
 			t.Fatalf("%q became %q, and back %q, %v", user, escaped, back, err)
 		}
 	})
+}
+
+// TestBackendHeaderLeavesTheRequest has fields share their values with a request, which is not changed by it, nor behind its values' ends.
+func TestBackendHeaderLeavesTheRequest(t *testing.T) {
+	e := start(t, Config{Membership: members(deadAddr(t)), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(upgradeTo("/ws?user=a", "X-Forwarded-For: 1.2.3.4", "Forwarded: for=x", "X-Selvedge-User: eve"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.RemoteAddr = "127.0.0.1:5"
+	roomy := append(make([]string, 0, 4), r.Header["X-Forwarded-For"]...)
+	r.Header["X-Forwarded-For"] = roomy
+	before := r.Header.Clone()
+	x := e.begin(r)
+	if no := x.resolve(r); no != nil {
+		t.Fatal(no)
+	}
+	h := e.backendHeader(r, x)
+	if got := h["X-Forwarded-For"]; !slices.Equal(got, []string{"1.2.3.4, 127.0.0.1"}) || h.Get("X-Selvedge-User") != "a" {
+		t.Errorf("%v", h)
+	}
+	if !maps.EqualFunc(r.Header, before, slices.Equal[[]string]) || roomy[:2][1] != "" {
+		t.Errorf("%v, behind it %q, was %v", r.Header, roomy[:2], before)
+	}
 }

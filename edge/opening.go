@@ -241,13 +241,8 @@ func (o *opening) await(fd int) {
 		return
 	}
 	o.stage, o.member = dialling, socket{fd: fd, reg: reg}
-	o.attempt.prepare(o.lane.loop.Scratch()) // most is sent from there, now
-	o.connected()
-	if o.member.reg != reg || o.stage == over {
-		return
-	}
-	o.attempt.unsent = bytes.Clone(o.attempt.unsent)
-	if o.stage == dialling { // on this host it is there at once, and the wait for it is saved
+	o.attempt.prepare(o.lane.loop.Scratch())
+	if o.connected(); o.stage == dialling && o.member.reg == reg { // on this host it is there at once, and the wait for it is saved
 		o.within(o.attempt.service().cfg.ConnectTimeout, func() { o.refused(os.ErrDeadlineExceeded) })
 	}
 }
@@ -256,6 +251,7 @@ func (o *opening) await(fd int) {
 func (o *opening) connected() {
 	a := o.attempt
 	n, err := reactor.Write(o.member.fd, a.unsent)
+	a.unsent = bytes.Clone(a.unsent[n:]) // out of the loop's buffer, from which most are sent as a whole
 	switch {
 	case errors.Is(err, reactor.ErrAgain), errors.Is(err, unix.ENOTCONN): // the second where the system is not Linux
 		o.member.reg.Drained(reactor.Writable)
@@ -265,7 +261,6 @@ func (o *opening) connected() {
 		a.connected()
 		o.stage, o.looks = asking, 0
 		o.within(time.Until(a.until), o.handOver) // which is too late then, and finds it out
-		a.unsent = a.unsent[n:]
 		o.send()
 	}
 }
@@ -364,9 +359,6 @@ func (o *opening) join(answer *http.Response, size int) {
 
 // handOver lets net/http go on from here.
 func (o *opening) handOver() {
-	if o.attempt != nil {
-		o.attempt.unsent = bytes.Clone(o.attempt.unsent) // out of the loop's buffer
-	}
 	h := handover{client: o.client.leave(), head: o.head, attempt: o.attempt, member: o.member.leave()}
 	o.leave()
 	o.lane.intake.give(h)

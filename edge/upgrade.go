@@ -75,7 +75,7 @@ func (e *Edge) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, a *a
 				continue
 			}
 			a.conn = conn
-			a.prepare(nil)
+			a.prepare(make([]byte, 0, 1024))
 			a.connected()
 		}
 		b = newBackend(a.conn)
